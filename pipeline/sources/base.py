@@ -1,0 +1,67 @@
+"""What a corpus is to `ingest`: a listing that costs little, and a way to read one item of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fourmill.manifests.labels import Label
+
+
+@dataclass(frozen=True)
+class Item:
+    """One entry of a listing.
+
+    Attributes:
+        name: unique in its source and stable over time: a relative path, a member's key, an index.
+        split: `train`, or a held-out split; items of different splits never share a shard.
+        where: whatever the source needs to read it; picklable, not interpreted by others.
+    """
+
+    name: str
+    split: str = "train"
+    where: Any = None
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One image with all that its corpus knows of it.
+
+    Attributes:
+        image: the bytes of a JPEG, PNG or WebP, kept as they are.
+        caption: `None` where the corpus has none.
+        labels: exact labels by modality (`truth_depth`, `truth_det`, …), where the corpus has them.
+        source: what is known of the origin: `file`, `title`, `creator`, `licence`, `url`, `dataset`.
+    """
+
+    image: bytes
+    caption: str | None = None
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """A corpus. Must be picklable: items are read by many workers.
+
+    Attributes:
+        name: `folder`, `webdataset`, `parquet`, `builtin:photos`, …
+        params: all that decides what the samples are; part of the lineage.
+        label_modalities: exact labels that its samples may have, by name.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+    label_modalities: Sequence[str]
+
+    def listing(self) -> Sequence[Item]:
+        """All items, in a stable order.
+
+        Raises:
+            SourceError: the corpus is not there or not readable.
+        """
+
+    def read(self, item: Item) -> RawSample:
+        """One item.
+
+        Raises:
+            SampleError: this item cannot be read; the others can.
+        """
