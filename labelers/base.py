@@ -43,6 +43,8 @@ class LabelerSpec:
         version: raised whenever the labels of the same image would change.
         reads: modalities that it needs; `rgb` for most.
         writes: modalities that it makes.
+        optional: those of `reads` that a sample may lack; they are then given as `None`. A sample
+            that lacks one of the others fails at this labeler.
         transient: those of `writes` that are handed to other labelers and tokenizers but are not
             worth storing (feature maps), unless a configuration asks for them.
         licence: of code and weights together, as a user must know it.
@@ -59,6 +61,7 @@ class LabelerSpec:
     licence: str
     citation: str = ""
     weights: str = ""
+    optional: tuple[str, ...] = ()
     transient: tuple[str, ...] = ()
     requires: Mapping[str, str] = field(default_factory=dict)
     resources: Resources = Resources()

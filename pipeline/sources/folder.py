@@ -1,0 +1,119 @@
+"""A folder of images, with captions beside them or in one table."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+
+from fourmill.manifests.errors import SampleError, SourceError
+from fourmill.pipeline.sources.base import Item, RawSample
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+NAME_COLUMNS = ("file_name", "filename", "file", "image", "image_path", "path", "name")
+CAPTION_COLUMNS = ("caption", "text", "title", "description", "alt")
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """All images below a folder (any fsspec URL), in subfolders too.
+
+    The caption of `a/b.jpg` is, in this order, the text of `a/b.txt` (or `a/b.caption`), or its row
+    in a table at the top of the folder: CSV, TSV, JSON or JSON lines with a column of file names
+    (`file_name`, `image`, …) and one of captions (`caption`, `text`, …), or a JSON object from file
+    name to caption.
+    """
+
+    path: str
+    name: str = "folder"
+    label_modalities: Sequence[str] = ()
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The folder itself; what is in it enters the lineage through the listing."""
+        return {"path": self.path}
+
+    def listing(self) -> list[Item]:
+        """One item an image file, by relative path."""
+        fs, root = fsspec.core.url_to_fs(self.path)
+        if not fs.isdir(root):
+            raise SourceError(f"{self.path}: no such folder")
+        files = sorted(str(each) for each in fs.find(root))
+        names = {_relative(each, root): each for each in files}
+        table = self._caption_table(fs, names)
+        items = []
+        for name, file in names.items():
+            path = PurePosixPath(name)
+            if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+                continue
+            sidecar = next(
+                (names[str(path.with_suffix(s))] for s in (".txt", ".caption")
+                 if str(path.with_suffix(s)) in names),
+                None,
+            )  # fmt: skip
+            caption = table.get(name, table.get(path.name))
+            items.append(Item(name, where=(file, sidecar, caption)))
+        if not items:
+            suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+            raise SourceError(f"{self.path}: no image in it or below it (looked for {suffixes})")
+        return items
+
+    def read(self, item: Item) -> RawSample:
+        """The image's bytes as they are, and its caption if there is one."""
+        file, sidecar, caption = item.where
+        fs, _ = fsspec.core.url_to_fs(self.path)
+        try:
+            image = fs.cat_file(file)
+            if sidecar is not None:
+                caption = fs.cat_file(sidecar).decode("utf-8-sig", errors="replace")
+        except OSError as error:
+            raise SampleError("read", f"{item.name}: {error}") from error
+        caption = " ".join(caption.split()) if caption else None
+        return RawSample(image, caption or None, source={"file": item.name, "dataset": "folder"})
+
+    def _caption_table(self, fs: Any, names: Mapping[str, str]) -> dict[str, str]:
+        captions: dict[str, str] = {}
+        for name, file in names.items():
+            if "/" not in name and name.endswith(TABLE_SUFFIXES):
+                text = fs.cat_file(file).decode("utf-8-sig", errors="replace")
+                try:
+                    captions.update(read_captions(name, text))
+                except ValueError as error:  # JSON errors are ValueErrors
+                    raise SourceError(f"{self.path}/{name}: not a caption table: {error}") from error
+        return captions
+
+
+def read_captions(name: str, text: str) -> dict[str, str]:
+    r"""Captions by file name from the text of a table; `{}` when it has no such columns.
+
+    >>> read_captions("c.csv", "image,caption\na.jpg,A cat\n")
+    {'a.jpg': 'A cat'}
+    """
+    rows: list[Any]
+    if name.endswith((".csv", ".tsv")):
+        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith("tsv") else ","))
+    elif name.endswith(".jsonl"):
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    else:
+        loaded = json.loads(text)
+        if isinstance(loaded, dict):
+            return {str(k): v for k, v in loaded.items() if isinstance(v, str)}
+        rows = loaded
+    captions = {}
+    for row in rows:
+        if not isinstance(row, dict):
+            continue
+        file = next((row[c] for c in NAME_COLUMNS if row.get(c)), None)
+        caption = next((row[c] for c in CAPTION_COLUMNS if row.get(c)), None)
+        if isinstance(file, str) and isinstance(caption, str):
+            captions[file] = caption
+    return captions
+
+
+def _relative(file: str, root: str) -> str:
+    return file[len(root.rstrip("/")) + 1 :]
