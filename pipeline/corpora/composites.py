@@ -107,7 +107,9 @@ def compose(seed: int, index: int, split: str = "train") -> Composite:
     rgb = _crop(rng, _background(background))
     instances = np.zeros((SIZE, SIZE), np.uint16)
     placed: list[Stamp] = []
-    for _ in range(int(rng.integers(1, 6))):
+    tries = int(rng.integers(1, 6))
+    while tries > 0 or not placed:
+        tries -= 1
         stamp = cutouts[int(rng.integers(len(cutouts)))]
         if _paste(rng, rgb, instances, stamp, len(placed) + 1):
             placed.append(stamp)
@@ -146,7 +148,7 @@ def _paste(
             piece.blend(rgb, piece.alpha)
             instances[:] = after
             return True
-    return number == 1 and _paste(rng, rgb, instances, stamp, number)
+    return False
 
 
 @lru_cache(maxsize=200)

@@ -109,6 +109,7 @@ _SPOKEN = {
     "Sunglasses": "pair of sunglasses", "Scissors": "pair of scissors", "Keys": "bunch of keys",
     "Trousers": "pair of trousers", "Headphones": "pair of headphones",
     "Island": "kitchen island", "Island bath": "bathtub", "Bath": "bathtub",
+    "Frame Chambord": "photo frame", "Frame Hôi An": "photo frame",
     "Wall lamp artwork": "wall lamp", "Bottle": "bottle", "Rigged fan": "fan",
 }  # fmt: skip
 _CAPITALS = frozenset({
@@ -125,6 +126,6 @@ def spoken_name(name: str) -> str:
     """
     if name in _SPOKEN:
         return _SPOKEN[name]
-    name = re.sub(r"\s*\(.*\)|\s+\d+ (panes|zones|seats)|\s+\d+°", "", name)
+    name = re.sub(r"\s*\(.*\)|\s+(\d+|small) (panes|zones|seats)|\s+\d+°", "", name)
     words = [each if each in _CAPITALS else each.lower() for each in name.split()]
     return " ".join(words)

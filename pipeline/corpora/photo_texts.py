@@ -33,7 +33,7 @@ class Shelf:
 
 @lru_cache(maxsize=2)
 def shelves(kind: str) -> tuple[Shelf, ...]:
-    """Packages of a kind: `installed` with Python's, or `wallpapers` from Debian."""
+    """Packages of a kind: `installed` with fourmill, or from `debian`."""
     data = yaml.safe_load((Path(__file__).parent / "photo_texts.yaml").read_text("utf-8"))
     return tuple(
         Shelf(each["package"], each["folder"], tuple(Text(**text) for text in each["photos"]))

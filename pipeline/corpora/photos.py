@@ -28,7 +28,10 @@ from fourmill.pipeline.sources.base import Item, RawSample
 
 log = logging.getLogger(__name__)
 
-PACKAGES = (gcompris.PACKAGE, stamps.PACKAGE, "lomiri-wallpapers-16.04", "mate-backgrounds")
+PACKAGES = (
+    gcompris.PACKAGE, stamps.PACKAGE, "lomiri-wallpapers-16.04", "mate-backgrounds",
+    "tuxpaint-data", "palapeli-data",
+)  # fmt: skip
 HELD_OUT_SHARE = 0.12
 MAX_SIDE = 1024  # pixels, of wallpapers
 MIN_STAMP_SIDE = 150  # smaller cut-outs look poor on their own
@@ -120,7 +123,7 @@ def photos() -> tuple[Photo, ...]:
         )
     if gcompris.PACKAGE not in missing:
         found += _from_gcompris()
-    for shelf in shelves("wallpapers"):
+    for shelf in shelves("debian"):
         if shelf.package not in missing:
             found += _from_shelf(shelf, fetch("apt", shelf.package))
     if stamps.PACKAGE not in missing:

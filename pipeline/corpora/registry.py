@@ -9,9 +9,10 @@ from fourmill.pipeline.corpora import furniture, photos, stamps
 from fourmill.pipeline.corpora.composites import CompositesSource
 from fourmill.pipeline.corpora.photos import PhotosSource
 from fourmill.pipeline.corpora.rooms import RoomsSource
-from fourmill.pipeline.sources.base import Source
 
-_SOURCES: dict[str, Callable[..., Source]] = {
+BuiltIn = PhotosSource | CompositesSource | RoomsSource
+
+_SOURCES: dict[str, Callable[..., BuiltIn]] = {
     "photos": PhotosSource,
     "composites": CompositesSource,
     "rooms": RoomsSource,
@@ -29,7 +30,7 @@ def names() -> list[str]:
     return sorted(_SOURCES)
 
 
-def open_builtin(name: str, **options: int) -> Source:
+def open_builtin(name: str, **options: int) -> BuiltIn:
     """The corpus of that name.
 
     Args:

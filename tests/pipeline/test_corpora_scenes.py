@@ -49,12 +49,7 @@ def frame() -> Frame:
     cube = box((-0.5, 0.0, -0.5), (0.5, 1.0, 0.5), WHITE, 1.0)
     things = [
         Thing(quads(floor, WHITE, 1.0), np.eye(4), FLOOR),
-        Thing(
-            box((-0.5, 0.0, -0.5), (0.5, 1.0, 0.5), WHITE, 1.0),
-            place(vector(0, 0, -0.5)),
-            TABLE,
-            "box",
-        ),
+        Thing(cube, place(vector(0, 0, -0.5)), TABLE, "box"),
     ]
     camera = Camera(vector(0, 0.5, 3), vector(0, 0.5, 0), fov=60.0)
     light = Light(vector(-20, 10, 0), np.ones(3), np.zeros(3), np.full(3, 0.3), reach=10.0)
