@@ -44,7 +44,7 @@ _DENSE = frozenset({
 class Masking(StrEnum):
     """How 4M draws inputs and targets from a modality (the reference's four types)."""
 
-    PIXELS = "pixels"        # patches of an image, input only (the reference's `img` without vocabulary)
+    PIXELS = "pixels"        # patches of an image, input only
     IMAGE = "img"            # a grid of tokens: random positions
     SEQUENCE = "seq"         # text-like: spans with sentinels
     CHUNKS = "seq_chunks"    # text-like, spans of whole chunks (`metadata`)
@@ -106,7 +106,7 @@ class Modality:
 
     @property
     def pad_id(self) -> int:
-        """The id that fills records up to one size; sequences use it, grids have nothing to fill."""
+        """The id that fills records up to one size; grids have nothing to fill."""
         return 0
 
 
@@ -184,7 +184,9 @@ _BUILT_IN = (
     # what is known exactly of composites and rendered rooms
     _stored("truth_depth", Kind.DEPTH, "png", 1),
     _stored("truth_normal", Kind.NORMAL, "png", 3),
-    _stored("truth_semseg_coarse", Kind.CLASSES, "png", len(COARSE_CLASSES), classes=COARSE_CLASSES),
+    _stored(
+        "truth_semseg_coarse", Kind.CLASSES, "png", len(COARSE_CLASSES), classes=COARSE_CLASSES
+    ),
     _stored("truth_instances", Kind.INSTANCES, "png", 1),
     _stored("truth_det", Kind.BOXES, "json"),
     # what 4M-7 and 4M-21 see
@@ -196,7 +198,9 @@ _BUILT_IN = (
     _text("human_poses", Kind.STRUCTURE, "json", 275),
     _text("color_palette", Kind.STRUCTURE, "json", 23),
     _text("sam_instance", Kind.STRUCTURE, "npy", 290),
-    Modality("t5_caption", Kind.STRUCTURE, "t5_caption", "npz", Masking.EMBEDDING, 0, 77, channels=4096),
+    Modality(
+        "t5_caption", Kind.STRUCTURE, "t5_caption", "npz", Masking.EMBEDDING, 0, 77, channels=4096
+    ),
     token_modality("rgb", 224, 16, 16_384),
     token_modality("depth", 224, 16, 8_192),
     token_modality("normal", 224, 16, 8_192),
