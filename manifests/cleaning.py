@@ -1,0 +1,95 @@
+"""What a dataset no longer needs, and its removal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.life import log
+from fourmill.manifests.publishing import SNAPSHOTS, is_version_folder
+from fourmill.manifests.snapshots import Snapshot
+from fourmill.manifests.storage import ASIDE, FileInfo, Storage
+
+_YOUNG = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or folder that can go, its size in bytes, and why."""
+
+    path: str
+    bytes: int
+    reason: str
+
+
+def collect(
+    storage: Storage, head: Snapshot, *, dry_run: bool, keep: int | None, unfinished: bool
+) -> list[Garbage]:
+    """Remove what the head's chain does not need, and say what; see `Dataset.gc`.
+
+    Manifests go before the versions that they name, so that a run that is killed leaves no
+    snapshot without its files.
+
+    Raises:
+        ConfigError: `keep` is below 1: the head always stays.
+    """
+    if keep is not None and keep < 1:
+        raise ConfigError(f"keep is {keep}, expected at least 1: the current snapshot always stays")
+    kept = [each.snapshot for each in log(storage, head)][:keep]
+    garbage = _snapshots(storage, {each.id for each in kept})
+    dropped = {
+        entry.folder for each in garbage for entry in _read(storage, each.path).modalities.values()
+    }
+    needed = {entry.folder for each in kept for entry in each.modalities.values()}
+    garbage += _versions(storage, needed, dropped, unfinished)
+    garbage += _aside(storage, unfinished)
+    if not dry_run:
+        for each in garbage:
+            storage.remove(each.path)
+    return garbage
+
+
+def _snapshots(storage: Storage, kept: set[str]) -> list[Garbage]:
+    return [
+        Garbage(f"{SNAPSHOTS}/{name}", info.bytes, "a snapshot that is not in the chain to keep")
+        for name, info in storage.files(SNAPSHOTS).items()
+        if name.removesuffix(".json") not in kept
+    ]
+
+
+def _read(storage: Storage, path: str) -> Snapshot:
+    return Snapshot.from_bytes(storage.read(path), storage.full(path))
+
+
+def _versions(
+    storage: Storage, needed: set[str], dropped: set[str], unfinished: bool
+) -> list[Garbage]:
+    garbage = []
+    for folder in storage.folders():
+        if folder in needed or folder.startswith(".") or folder == SNAPSHOTS:
+            continue
+        if not is_version_folder(storage, folder):
+            continue
+        files = storage.find(folder)
+        if folder in dropped:
+            garbage.append(Garbage(folder, _total(files), "a version of dropped snapshots only"))
+        elif unfinished or not _is_young(files):
+            garbage.append(Garbage(folder, _total(files), "a version that was never published"))
+    return garbage
+
+
+def _aside(storage: Storage, unfinished: bool) -> list[Garbage]:
+    return [
+        Garbage(f"{ASIDE}/{name}", info.bytes, "left behind by a writer that was killed")
+        for name, info in storage.files(ASIDE).items()
+        if unfinished or not _is_young({name: info})
+    ]
+
+
+def _total(files: Mapping[str, FileInfo]) -> int:
+    return sum(each.bytes for each in files.values())
+
+
+def _is_young(files: Mapping[str, FileInfo]) -> bool:
+    newest = max((each.modified for each in files.values()), default=None)
+    return newest is not None and datetime.now(UTC) - newest < _YOUNG
