@@ -40,9 +40,19 @@ def _empty_header() -> NDArray[np.uint8]:
 _HEADER = _empty_header()
 
 
-def padded(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes that members of these sizes take in an archive, header included."""
-    return BLOCK + -(-sizes // BLOCK) * BLOCK
+def member_bytes(size: int) -> int:
+    """Bytes that a member of this size takes in an archive, header included.
+
+    >>> member_bytes(0), member_bytes(1), member_bytes(512), member_bytes(513)
+    (512, 1024, 1024, 1536)
+    """
+    return BLOCK + -(-size // BLOCK) * BLOCK
+
+
+def member_offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each member's header begins, and where the last member ends, `[members + 1]`."""
+    steps = BLOCK + -(-sizes // BLOCK) * BLOCK
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)])
 
 
 def archive_bytes(content: int) -> int:
@@ -89,7 +99,7 @@ def pack_array(keys: Sequence[str], extension: str, array: NDArray[Any]) -> memo
     header = npy_header(rows.dtype, rows.shape[1:])
     record = rows.reshape(len(rows), -1).view(np.uint8) if rows.size else rows.view(np.uint8)
     size = len(header) + (record.shape[1] if rows.size else 0)
-    stride = int(padded(np.array(size, np.int64)))
+    stride = member_bytes(size)
     whole = np.zeros(archive_bytes(len(rows) * stride), np.uint8)
     members = whole[: len(rows) * stride].reshape(len(rows), stride)
     members[:, :BLOCK] = member_headers(
@@ -121,7 +131,7 @@ def pack_members(
     zeros = bytes(END)
     for row, payload in enumerate(payloads):
         parts += (headers[row * BLOCK : (row + 1) * BLOCK], payload, zeros[: -len(payload) % BLOCK])
-    content = int(padded(sizes).sum())
+    content = int(member_offsets(sizes)[-1])
     end = archive_bytes(content) - content
     return b"".join([*parts, bytes(end)])
 

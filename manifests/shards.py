@@ -12,7 +12,7 @@ from pydantic import Field
 from fourmill.manifests.errors import ShardError
 from fourmill.manifests.hashing import sha256_of
 from fourmill.manifests.labels import Label, decode_label
-from fourmill.manifests.packing import BLOCK, NAME_BYTES, member_headers, padded
+from fourmill.manifests.packing import BLOCK, NAME_BYTES, member_headers, member_offsets
 from fourmill.manifests.snapshots import Record, VersionEntry
 from fourmill.manifests.storage import Storage
 
@@ -216,8 +216,7 @@ class Shard:
         record = self.record
         if record.record_bytes:
             return np.arange(record.samples, dtype=np.int64) * record.record_bytes
-        steps = padded(np.array(record.member_sizes, np.int64))
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)])[:-1]
+        return member_offsets(np.array(record.member_sizes, np.int64))[:-1]
 
     @cached_property
     def _invalid(self) -> frozenset[int]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from fourmill.manifests.errors import AlignmentError, DatasetError, ShardError
 from fourmill.manifests.hashing import sha256_bytes, sha256_of
 from fourmill.manifests.npy import npy_header
-from fourmill.manifests.packing import BLOCK, keys_digest, pack_array, pack_members, padded
+from fourmill.manifests.packing import BLOCK, keys_digest, member_bytes, pack_array, pack_members
 from fourmill.manifests.shards import ShardRecord, shard_name
 from fourmill.manifests.snapshots import Lineage, Record, VersionEntry
 from fourmill.manifests.storage import Storage
@@ -266,7 +266,7 @@ def _array_layout(array: NDArray[Any]) -> dict[str, Any]:
     offset = BLOCK + len(npy_header(dtype, shape))
     content = offset - BLOCK + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return {
-        "record_bytes": int(padded(np.array(content, np.int64))),
+        "record_bytes": member_bytes(content),
         "data_offset": offset,
         "dtype": dtype.str,
         "shape": shape,

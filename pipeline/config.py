@@ -1,0 +1,143 @@
+"""The configuration of a pipeline run: one YAML file, read into these models.
+
+Unknown keys are errors that suggest the nearest name. Relative paths are relative to the working
+directory. The section `train` belongs to the trainer and is passed over here.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fourmill.manifests.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusConfig(_Section):
+    """Where the images come from, and how they are cut into shards."""
+
+    sources: tuple[str, ...] = Field(
+        description="folders, tars, parquet files (any fsspec URL), or builtin:NAME?option=value"
+    )
+    samples_per_shard: int = Field(1000, ge=1, description="items per shard")
+    held_out: float = Field(
+        0.05, ge=0, lt=1, description="share held out for validation, where a source knows no split"
+    )
+    seed: int = Field(0, description="seed of the order of samples and of the held-out share")
+
+
+class LabelConfig(_Section):
+    """Which experts label the corpus."""
+
+    labelers: tuple[str, ...] = Field(description="names; `fourmill labelers` lists them")
+    max_side: int = Field(512, ge=32, description="pixels of the long side that labelers see")
+    keep: tuple[str, ...] = Field((), description="transient modalities to store all the same")
+
+
+class TextTokenizerConfig(_Section):
+    """The shared WordPiece vocabulary, and the modalities written in it."""
+
+    vocab_size: int = Field(30_000, ge=4_400, description="most ids; fewer if the corpus is small")
+    modalities: tuple[str, ...] = Field(
+        ("caption", "det", "metadata", "color_palette"), description="text-like modalities"
+    )
+    min_score: float = Field(0.6, ge=0, le=1, description="boxes below this score are left out")
+
+
+class ImageTokenizerConfig(_Section):
+    """One VQ tokenizer of a dense modality."""
+
+    modality: str = Field(description="what it encodes: rgb, depth, vit_s_focus, …")
+    size: int = Field(224, ge=8, description="pixels of the side of a crop")
+    patch: int = Field(16, ge=1, description="pixels of the side of a token")
+    vocab_size: int = Field(8192, ge=2, description="entries of the code book")
+    max_samples: int = Field(2000, ge=1, description="training samples, the first of the split")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="options of the tokenizer's training (VQTrainConfig)"
+    )
+
+
+class TokenizeConfig(_Section):
+    """Crops, tokenizers, and where tokenizers are kept."""
+
+    num_crops: int = Field(4, ge=1, description="crops per sample; the first is the centre, unflipped")
+    min_crop_scale: float = Field(0.4, gt=0, le=1, description="least share of the image in a crop")
+    seed: int = Field(0, description="seed of the crops")
+    text: TextTokenizerConfig = TextTokenizerConfig()
+    images: tuple[ImageTokenizerConfig, ...] = ()
+
+
+class RunConfig(_Section):
+    """Everything `fourmill run` does, in order: ingest, label, train tokenizers, tokenize."""
+
+    root: str = Field(description="dataset root, any fsspec URL")
+    tokenizers: Path = Field(description="folder of the trained tokenizers")
+    corpus: CorpusConfig
+    label: LabelConfig
+    tokenize: TokenizeConfig = TokenizeConfig()
+    address: str | None = Field(None, description="Ray cluster to use, none for this machine")
+    train: dict[str, Any] | None = Field(None, description="read by `fourmill train`, not here")
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration in a YAML file, with top-level or dotted overrides.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key (the nearest is named), a wrong value.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected a mapping of options")
+    for dotted, value in (overrides or {}).items():
+        _set(loaded, dotted.split("."), value)
+    try:
+        return RunConfig.model_validate(loaded)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, str(path), RunConfig))) from error
+
+
+def explain(error: ValidationError, place: str, model: type[BaseModel]) -> list[str]:
+    """One line for each thing that is wrong with a configuration."""
+    lines = []
+    for each in error.errors():
+        dotted = ".".join(map(str, each["loc"]))
+        if each["type"] == "extra_forbidden":
+            known = _known_keys(model, each["loc"][:-1])
+            nearest = difflib.get_close_matches(str(each["loc"][-1]), known, n=1, cutoff=0.4)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+            lines.append(f"{place}: unknown key {dotted!r}; {hint}")
+        else:
+            lines.append(f"{place}: {dotted}: {each['msg']} (found {each['input']!r})")
+    return lines
+
+
+def _known_keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    current: Any = model
+    for part in path:
+        if isinstance(part, str) and issubclass(current, BaseModel):
+            current = _inner_model(current.model_fields[part].annotation)
+    return list(current.model_fields)
+
+
+def _inner_model(annotation: Any) -> Any:
+    for each in getattr(annotation, "__args__", ()):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return annotation
+
+
+def _set(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for part in path[:-1]:
+        target = target.setdefault(part, {})
+    target[path[-1]] = value

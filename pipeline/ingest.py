@@ -1,0 +1,273 @@
+"""From corpora to the first versions of a dataset: `rgb`, `caption`, `source`, exact labels.
+
+Shard boundaries follow the listing of the sources, not their content: shard i always holds the
+same items, whichever of them turn out to be broken, so shards are made in parallel, any of them
+may be made again, and the bytes are the same.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from fourmill.manifests.dataset import Dataset, Failure, VersionWriter
+from fourmill.manifests.errors import ConfigError, SampleError
+from fourmill.manifests.labels import (
+    Encoding,
+    check_label,
+    decode_image,
+    empty_label,
+    encode_label,
+    image_format,
+)
+from fourmill.manifests.modalities import Kind, modality
+from fourmill.manifests.snapshots import Producer, Snapshot
+from fourmill.pipeline.engine import ray_session
+from fourmill.pipeline.sources.base import Item, RawSample, Source
+from fourmill.pipeline.steps import code_version
+from fourmill.pipeline.work import failure
+
+METRIC_DEPTH = Encoding(scale=0.0005)  # half a millimetre a step, 32.7 m at most
+
+OnProgress = Callable[[int, int], None]
+"""Called with (items done, items failed)."""
+
+
+@dataclass(frozen=True)
+class IngestPlan:
+    """Which items go into which shard.
+
+    Attributes:
+        shards: for every shard the source number and item of each sample.
+        splits: name -> range of shards, `train` first.
+    """
+
+    sources: Sequence[Source]
+    shards: Sequence[Sequence[tuple[int, Item]]]
+    splits: Mapping[str, list[tuple[int, int]]]
+    producer: Producer
+    modalities: Sequence[str] = field(default=())
+
+    @property
+    def num_items(self) -> int:
+        """Images to read."""
+        return sum(map(len, self.shards))
+
+
+def make_key(name: str) -> str:
+    """A stable, unique key: readable where the name allows it, and a hash of the whole name.
+
+    >>> make_key("holidays/Zürich 1 (copy).jpg")
+    'Z-rich-1-copy-39e1862c6e'
+    """
+    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    slug = re.sub(r"[^0-9A-Za-z_]+", "-", stem).strip("-")[:32].strip("-")
+    digest = hashlib.blake2b(name.encode(), digest_size=5).hexdigest()
+    return f"{slug}-{digest}" if slug else digest
+
+
+def plan_ingest(
+    sources: Sequence[Source],
+    *,
+    samples_per_shard: int = 1000,
+    held_out: float = 0.05,
+    seed: int = 0,
+) -> IngestPlan:
+    """Items of all sources, split, mixed and cut into shards.
+
+    Sources that know no split of their own hold out a share of their items, chosen by a hash of
+    their names. Within a split the items are ordered by a hash too, so that every shard is a fair
+    sample of all sources.
+
+    Raises:
+        SourceError: a source cannot be read.
+    """
+    entries: dict[str, list[tuple[str, int, Item]]] = {}
+    digest = hashlib.sha256()
+    for number, source in enumerate(sources):
+        listing = source.listing()
+        own_split = any(each.split != "train" for each in listing)
+        for item in listing:
+            order = _order(seed, source.name, item.name)
+            held = not own_split and int(order[:8], 16) < held_out * 2**32
+            split = "val" if held else item.split
+            entries.setdefault(split, []).append((order, number, item))
+            digest.update(f"{number}\0{item.name}\0{split}\n".encode())
+    shards: list[list[tuple[int, Item]]] = []
+    splits: dict[str, list[tuple[int, int]]] = {}
+    for split in sorted(entries, key=lambda each: (each != "train", each)):
+        chosen = [(number, item) for _, number, item in sorted(entries[split], key=lambda e: e[:2])]
+        first = len(shards)
+        shards += [
+            chosen[start : start + samples_per_shard]
+            for start in range(0, len(chosen), samples_per_shard)
+        ]
+        splits[split] = [(first, len(shards))]
+    params = {
+        "sources": [{"name": each.name, **each.params} for each in sources],
+        "listing_sha256": digest.hexdigest(),
+        "samples_per_shard": samples_per_shard,
+        "held_out": held_out,
+    }
+    producer = Producer(
+        name="ingest", version="1", params=params, seed=seed, code_version=code_version()
+    )
+    exact = sorted({name for each in sources for name in each.label_modalities})
+    return IngestPlan(sources, shards, splits, producer, ("rgb", "caption", "source", *exact))
+
+
+def ingest(
+    dataset: Dataset, plan: IngestPlan, *, address: str | None = None, on_progress: OnProgress
+) -> Snapshot:
+    """Read every item once and publish the dataset's first snapshot; what is there is not redone.
+
+    Raises:
+        ConfigError: the root holds a dataset made from something else.
+    """
+    if not dataset.is_empty:
+        refuse_other(dataset, plan)
+        return dataset.head
+    writers = {
+        name: dataset.writer(
+            modality(name), plan.producer, {}, num_shards=len(plan.shards), encoding=_encoding(name)
+        )
+        for name in plan.modalities
+    }
+    if writers["rgb"].folder != "rgb":
+        raise ConfigError(
+            f"{dataset.url}: another ingest was begun here with other sources or settings; finish "
+            f"it with the same command, choose another root, or delete this one"
+        )
+    digests = [_shard_digest(plan, index) for index in range(len(plan.shards))]
+    missing = [
+        index for index in range(len(plan.shards))
+        if any(index not in each.done(inputs=digests) for each in writers.values())
+    ]  # fmt: skip
+    on_progress(sum(len(each) for i, each in enumerate(plan.shards) if i not in set(missing)), 0)
+    if missing:
+        with ray_session(address):
+            task = ray.remote(num_cpus=1, max_retries=2)(ingest_shard)
+            sources = ray.put(plan.sources)
+            waiting = [
+                task.remote(sources, plan.shards[index], index, digests[index], writers)
+                for index in missing
+            ]
+            while waiting:
+                finished, waiting = ray.wait(waiting, num_returns=1)
+                for items, failed in ray.get(finished):
+                    on_progress(items, failed)
+    entries = [each.finish() for each in writers.values()]
+    return dataset.publish(entries, "ingest", splits=plan.splits)
+
+
+def refuse_other(dataset: Dataset, plan: IngestPlan) -> None:
+    """Complain if the dataset was not made by this plan.
+
+    Raises:
+        ConfigError: it says what differs.
+    """
+    made_by = dataset.head.modalities["rgb"].producer
+    if made_by == plan.producer:
+        return
+    theirs, ours = made_by.params | {"seed": made_by.seed}, plan.producer.params | {"seed": plan.producer.seed}
+    differs = [key for key in ours if theirs.get(key) != ours[key]]
+    raise ConfigError(
+        f"{dataset.url} already holds another dataset (different: {', '.join(differs) or 'version'}); "
+        f"give another root, or delete this one"
+    )
+
+
+def ingest_shard(
+    sources: Sequence[Source],
+    items: Sequence[tuple[int, Item]],
+    index: int,
+    digest: str,
+    writers: Mapping[str, VersionWriter],
+) -> tuple[int, int]:
+    """Read and write one shard of every modality; how many items there were and how many failed.
+
+    Images that cannot be decoded do not enter the dataset; they are recorded as failures of `rgb`
+    under their own names. What else a sample lacks is recorded and marked.
+    """
+    started = time.perf_counter()
+    keys: list[str] = []
+    samples: list[RawSample] = []
+    broken: list[Failure] = []
+    for number, item in items:
+        try:
+            sample = sources[number].read(item)
+            decode_image(sample.image, max_side=64)
+            image_format(sample.image)
+        except SampleError as error:
+            broken.append(failure(item.name, error))
+            continue
+        keys.append(make_key(f"{sources[number].name}/{item.name}"))
+        samples.append(sample)
+    for name, writer in writers.items():
+        _commit(name, writer, index, digest, keys, samples, broken if name == "rgb" else [], started)
+    return len(items), len(broken)
+
+
+def _commit(
+    name: str,
+    writer: VersionWriter,
+    index: int,
+    digest: str,
+    keys: Sequence[str],
+    samples: Sequence[RawSample],
+    failures: Sequence[Failure],
+    started: float,
+) -> None:
+    definition = modality(name)
+    recorded = list(failures)
+    payloads: list[bytes] = []
+    valid: list[bool] = []
+    for key, sample in zip(keys, samples, strict=True):
+        if definition.kind is Kind.IMAGE:
+            payloads.append(sample.image)
+            valid.append(True)
+            continue
+        value = _value(name, sample)
+        try:
+            if value is None:
+                raise SampleError("ingest", f"the corpus has no {name} for it")
+            check_label(definition, value)
+            payloads.append(encode_label(definition, value, _encoding(name)))
+            valid.append(True)
+        except SampleError as error:
+            payloads.append(empty_label(definition))
+            valid.append(False)
+            if not name.startswith("truth_"):  # photographs beside renderings have no exact labels
+                recorded.append(failure(key, error))
+    extensions = [image_format(each.image) for each in samples] if name == "rgb" else None
+    writer.commit(
+        index, keys, payloads=payloads, valid=valid, failures=recorded, extensions=extensions,
+        inputs=digest, seconds=time.perf_counter() - started, worker="",
+    )  # fmt: skip
+
+
+def _value(name: str, sample: RawSample) -> Any:
+    if name == "caption":
+        return sample.caption
+    if name == "source":
+        return dict(sample.source)
+    return sample.labels.get(name)
+
+
+def _encoding(name: str) -> Encoding:
+    return METRIC_DEPTH if name == "truth_depth" else Encoding()
+
+
+def _order(seed: int, source: str, name: str) -> str:
+    return hashlib.blake2b(f"{seed}\0{source}\0{name}".encode(), digest_size=8).hexdigest()
+
+
+def _shard_digest(plan: IngestPlan, index: int) -> str:
+    digest = hashlib.sha256(plan.producer.digest.encode())
+    for number, item in plan.shards[index]:
+        digest.update(f"{number}\0{item.name}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,202 @@
+"""The network of a VQ tokenizer: a ViT encoder, a quantizer, a ViT decoder.
+
+Parameters are named as in the reference implementation of 4M, so that its weights load.
+Shapes: B batch, N tokens, D width, L latent width, C channels, H and W pixels, h and w tokens.
+"""
+
+import math
+from typing import Annotated
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fourmill.tokenize.quantize import CosineQuantizer
+
+Count = Annotated[int, Field(ge=1)]
+
+# The reference has 1e-6 in all its transformers.
+_NORM_EPS = 1e-6
+
+
+class AutoencoderConfig(BaseModel):
+    """Shape of a `VQAutoencoder`; the defaults are small enough for two CPU cores."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: Count = Field(description="channels of the input; of its class embedding if labels")
+    labels: int = Field(0, ge=0, description="number of classes of a class map, 0 for values")
+    size: Count = Field(112, description="side of the input, in pixels or feature cells")
+    patch: Count = Field(8, description="side of one token, in the same; 1 for feature maps")
+    dim: Count = Field(128, description="width of the transformers")
+    encoder_depth: int = Field(2, ge=0, description="blocks of the encoder")
+    decoder_depth: int = Field(2, ge=0, description="blocks of the decoder")
+    heads: Count = Field(4, description="attention heads; divides dim")
+    latent: Count = Field(32, description="width of the codes")
+    codes: Count = Field(512, description="size of the code book, the vocabulary")
+    post_mlp: bool = Field(True, description="end encoder and decoder with a tanh MLP")
+
+    @property
+    def grid(self) -> int:
+        """Rows, and columns, of tokens."""
+        return self.size // self.patch
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the output: values, or logits of the classes."""
+        return self.labels or self.channels
+
+
+class Mlp(nn.Module):
+    """Two layers, four times as wide inside."""
+
+    def __init__(self, dim: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.act = activation
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """The same shape."""
+        return self.fc2(self.act(self.fc1(x_BND)))  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """Attention among all tokens."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """The same shape."""
+        batch, tokens, dim = x_BND.shape
+        qkv = self.qkv(x_BND).view(batch, tokens, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.mlp = Mlp(dim, nn.GELU())
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """The same shape."""
+        x_BND = x_BND + self.attn(self.norm1(x_BND))
+        return x_BND + self.mlp(self.norm2(x_BND))  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """What encoder and decoder have in common: positions, blocks, and the tanh MLP at the end."""
+
+    def __init__(self, config: AutoencoderConfig, depth: int) -> None:
+        super().__init__()
+        self.pos_emb = nn.Parameter(sine_positions(config.grid, config.dim), requires_grad=False)
+        self.blocks = nn.ModuleList(Block(config.dim, config.heads) for _ in range(depth))
+        self.has_post_mlp = config.post_mlp
+        if config.post_mlp:
+            self.norm_mlp = nn.LayerNorm(config.dim, eps=_NORM_EPS)
+            self.post_mlp = Mlp(config.dim, nn.Tanh())
+
+    def transform(self, x_BDhw: Tensor) -> Tensor:
+        """`[B, N, D]`, from values without positions; another grid interpolates the positions."""
+        positions = self.pos_emb
+        if positions.shape[2:] != x_BDhw.shape[2:]:
+            positions = F.interpolate(
+                positions, x_BDhw.shape[2:], mode="bicubic", align_corners=False
+            )
+        x_BND = (x_BDhw + positions).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x_BND = block(x_BND)
+        if self.has_post_mlp:
+            x_BND = x_BND + self.post_mlp(self.norm_mlp(x_BND))
+        return x_BND
+
+
+class Encoder(Transformer):
+    """Values to one vector a patch."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config, config.encoder_depth)
+        self.proj = nn.Conv2d(config.channels, config.dim, config.patch, config.patch)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        """One vector a patch."""
+        patches = self.proj(x)
+        return self.transform(patches).transpose(1, 2).reshape(patches.shape)
+
+
+class Decoder(Transformer):
+    """One vector a patch to values."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config, config.decoder_depth)
+        self.patch = config.patch
+        self.out_proj = nn.Linear(config.dim, config.outputs * config.patch**2)
+
+    def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C H W"]:
+        """Values of all pixels."""
+        patches_BNP = self.out_proj(self.transform(x))
+        return F.pixel_shuffle(
+            patches_BNP.transpose(1, 2).unflatten(2, x.shape[2:]), self.patch
+        )
+
+
+class VQAutoencoder(nn.Module):
+    """Values (or class ids) → tokens → values (or logits of the classes)."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.labels:
+            self.cls_emb = nn.Embedding(config.labels, config.channels)
+        self.encoder = Encoder(config)
+        self.quant_proj = nn.Conv2d(config.dim, config.latent, 1)
+        self.quantize = CosineQuantizer(config.codes, config.latent)
+        self.decoder = Decoder(config)
+        self.post_quant_proj = nn.Conv2d(config.latent, config.dim, 1)
+
+    def encode(
+        self, x: Float[Tensor, "B C H W"] | Int[Tensor, "B H W"]
+    ) -> Float[Tensor, "B L h w"]:
+        """Latents before they are quantized, of values or of class ids."""
+        if self.config.labels:
+            x = self.cls_emb(x).permute(0, 3, 1, 2)
+        return self.quant_proj(self.encoder(x))  # type: ignore[no-any-return]
+
+    def decode(self, latents: Float[Tensor, "B L h w"]) -> Float[Tensor, "B C H W"]:
+        """Values, or logits, of quantized latents."""
+        return self.decoder(self.post_quant_proj(latents))  # type: ignore[no-any-return]
+
+    def tokenize(
+        self, x: Float[Tensor, "B C H W"] | Int[Tensor, "B H W"]
+    ) -> Int[Tensor, "B h w"]:
+        """Ids of the codes."""
+        return self.quantize.tokenize(self.encode(x))
+
+    def decode_tokens(self, tokens: Int[Tensor, "B h w"]) -> Float[Tensor, "B C H W"]:
+        """Values, or logits, that tokens stand for."""
+        return self.decode(self.quantize.lookup(tokens))
+
+
+def sine_positions(grid: int, dim: int) -> Float[Tensor, "1 dim grid grid"]:
+    """Sines and cosines of column and row: a quarter of the width each, wavelengths to 10,000."""
+    if dim % 4:
+        raise ValueError(f"found width {dim}, expected a multiple of 4")
+    rates = torch.exp(-math.log(10_000) * torch.arange(dim // 4) / (dim // 4))
+    angles = rates[:, None] * torch.arange(grid)
+    across = angles[:, None, :].expand(-1, grid, grid)
+    down = angles[:, :, None].expand(-1, grid, grid)
+    waves = [across.sin(), across.cos(), down.sin(), down.cos()]
+    return torch.cat(waves)[None]

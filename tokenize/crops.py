@@ -1,0 +1,162 @@
+"""Crops: which part of an image a crop shows, and that part of any dense label of the image.
+
+A crop setting is (top, left, height, width, flip) in pixels of the stored image. Labels cover the
+whole image at a resolution of their own, so the box is scaled to it, to fractions of a pixel.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int64, Num
+from numpy.typing import NDArray
+from PIL import Image
+
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.modalities import Kind
+from fourmill.tokenize.draws import uniforms
+
+_ATTEMPTS = 10
+_RATIOS = (3 / 4, 4 / 3)
+
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels of a label, as Pillow has it."""
+
+
+def crop_settings(
+    key: str, height: int, width: int, num_crops: int, seed: int = 0, min_scale: float = 0.2
+) -> Int64[np.ndarray, "crops 5"]:
+    """The crops of one sample: first the centre square, then random resized crops.
+
+    Crop `i` is drawn from (seed, key, i) alone: more crops leave the first ones as they are.
+
+    Args:
+        height: of the stored image, in pixels; `width` too.
+        min_scale: smallest share of the image's area; shapes are 3:4 to 4:3, half are flipped.
+
+    Raises:
+        ConfigError: no crops, an empty image, or a scale outside of 0..1.
+    """
+    if num_crops < 1 or height < 1 or width < 1 or not 0 < min_scale <= 1:
+        raise ConfigError(
+            f"crops: found {num_crops} crops of {height}x{width} pixels, scale from {min_scale}; "
+            "expected at least one crop and pixel, and a scale above 0 and up to 1"
+        )
+    rows = [_centre_square(height, width)]
+    rows += [_random_crop(key, i, height, width, seed, min_scale) for i in range(1, num_crops)]
+    return np.array(rows, dtype=np.int64)
+
+
+def crop_dense(
+    label: Num[np.ndarray, "..."],
+    kind: Kind,
+    crops: Int64[np.ndarray, "crops 5"],
+    image_size: tuple[int, int],
+    size: int,
+) -> Num[np.ndarray, "crops ..."]:
+    """All crops of one dense label, `size` pixels square, flipped where the setting says so.
+
+    Images and edges are resampled bicubically and depth bilinearly, both with anti-aliasing;
+    normals too, and made unit vectors again; classes and instances by nearest neighbour; feature
+    maps bilinearly, with areas where they shrink. A flip also mirrors the x of normals.
+
+    Args:
+        label: of a dense kind: `[H, W]`, `[H, W, 3]`, or `[C, h, w]` for feature maps.
+        image_size: (height, width) of the stored image, to which the crops refer.
+
+    Returns:
+        The label's dtype; `[crops, size, size]`, with the label's channels where it has them.
+    """
+    rows, columns = label.shape[-2:] if kind is Kind.FEATURE_MAP else label.shape[:2]
+    scale_y, scale_x = rows / image_size[0], columns / image_size[1]
+    boxes: list[Box] = [
+        (left * scale_x, top * scale_y, (left + width) * scale_x, (top + height) * scale_y)
+        for top, left, height, width, _ in crops.tolist()
+    ]
+    result = _RESAMPLERS[kind](label, boxes, size)
+    return _flip(result, kind, crops[:, 4] == 1)
+
+
+def _centre_square(height: int, width: int) -> tuple[int, int, int, int, int]:
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side, 0
+
+
+def _random_crop(
+    key: str, index: int, height: int, width: int, seed: int, min_scale: float
+) -> tuple[int, int, int, int, int]:
+    low, high = map(math.log, _RATIOS)
+    for attempt in range(_ATTEMPTS):
+        area, shape, down, right, flip = uniforms(5, "crop", seed, key, index, attempt)
+        area = height * width * (min_scale + area * (1 - min_scale))
+        ratio = math.exp(low + shape * (high - low))
+        rows, columns = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = int(down * (height - rows + 1)), int(right * (width - columns + 1))
+            return top, left, rows, columns, int(flip < 0.5)
+    return (*_centre_square(height, width)[:4], int(flip < 0.5))
+
+
+def _pillow(resampling: Image.Resampling) -> Callable[..., NDArray[np.generic]]:
+    def resample(plane: NDArray[np.generic], boxes: list[Box], size: int) -> NDArray[np.generic]:
+        image = Image.fromarray(plane)
+        return np.stack([np.asarray(image.resize((size, size), resampling, box)) for box in boxes])
+
+    return resample
+
+
+def _resample_normals(
+    plane: NDArray[np.uint8], boxes: list[Box], size: int
+) -> NDArray[np.generic]:
+    vectors = _bilinear(plane, boxes, size).astype(np.float32) / 127.5 - 1
+    length = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
+    # what is shorter than a half is unknown, or the edge of it: made longer it would be noise
+    unit = np.where(length > 0.5, vectors / np.maximum(length, 0.5), 0)
+    return np.rint(127.5 * (unit + 1)).astype(np.uint8)
+
+
+def _resample_map(
+    features: NDArray[np.floating], boxes: list[Box], size: int
+) -> NDArray[np.generic]:
+    rows, columns = features.shape[-2:]
+    down = np.stack([_bilinear_weights(rows, box[1], box[3], size) for box in boxes])
+    across = np.stack([_bilinear_weights(columns, box[0], box[2], size) for box in boxes])
+    wide = np.einsum("chw,kxw->kchx", features.astype(np.float32), across, optimize=True)
+    return np.matmul(down[:, None], wide).astype(features.dtype)
+
+
+def _bilinear_weights(length: int, start: float, stop: float, size: int) -> NDArray[np.float32]:
+    """`[size, length]`: what each cell adds to each new one, by a triangle of the new cell's size.
+
+    Cells are values at their centres; beyond the outer centres the nearest one goes on.
+    """
+    step = (stop - start) / size
+    centres = np.clip(start + (np.arange(size) + 0.5) * step, 0.5, length - 0.5)
+    distance = np.abs(np.arange(length) + 0.5 - centres[:, None]) / max(step, 1.0)
+    weights = np.maximum(0.0, 1.0 - distance)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _flip(
+    crops: NDArray[np.generic], kind: Kind, is_flipped: NDArray[np.bool_]
+) -> NDArray[np.generic]:
+    axis = -1 if kind is Kind.FEATURE_MAP else 2
+    crops[is_flipped] = np.flip(crops[is_flipped], axis)
+    if kind is Kind.NORMAL:
+        crops[is_flipped, ..., 0] = 255 - crops[is_flipped, ..., 0]
+    return crops
+
+
+_bilinear = _pillow(Image.Resampling.BILINEAR)
+_bicubic = _pillow(Image.Resampling.BICUBIC)
+_nearest = _pillow(Image.Resampling.NEAREST)
+
+_RESAMPLERS: dict[Kind, Callable[..., NDArray[np.generic]]] = {
+    Kind.IMAGE: _bicubic,
+    Kind.EDGE: _bicubic,
+    Kind.DEPTH: _bilinear,
+    Kind.NORMAL: _resample_normals,
+    Kind.CLASSES: _nearest,
+    Kind.INSTANCES: _nearest,
+    Kind.FEATURE_MAP: _resample_map,
+}

@@ -1,0 +1,114 @@
+"""Quantizers: vectors in, the ids of the nearest codes out.
+
+Shapes: B batch, L latent width, H and W token rows and columns, N vectors, K codes.
+Other quantizers (FSQ, Memcodes) go beside `CosineQuantizer`, with the same three methods.
+"""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_CHUNK = 2**22  # similarities held at once, 16 MiB
+
+
+class CosineCodebook(nn.Module):
+    """Codes that follow the vectors assigned to them; the reference's buffers by name."""
+
+    initted: Tensor
+    cluster_size: Tensor
+    embed: Tensor
+
+    def __init__(self, codes: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("initted", torch.ones(1))
+        self.register_buffer("cluster_size", torch.zeros(codes))
+        self.register_buffer("embed", F.normalize(torch.randn(codes, width), dim=-1))
+
+
+class CosineQuantizer(nn.Module):
+    """The code of largest cosine; codes are moving averages of what is assigned to them.
+
+    Codes are not made unit vectors again when they are looked up, as in the reference: the
+    published decoders were trained so.
+    """
+
+    def __init__(self, codes: int, width: int) -> None:
+        super().__init__()
+        self._codebook = CosineCodebook(codes, width)
+
+    @property
+    def codes(self) -> Float[Tensor, "K L"]:
+        """The code book."""
+        return self._codebook.embed
+
+    @property
+    def usage(self) -> Float[Tensor, " K"]:
+        """Moving average of how many vectors of a batch each code gets."""
+        return self._codebook.cluster_size
+
+    def tokenize(self, latents: Float[Tensor, "B L H W"]) -> Int[Tensor, "B H W"]:
+        """Ids of the nearest codes."""
+        batch, width, rows, columns = latents.shape
+        vectors_NL = latents.permute(0, 2, 3, 1).reshape(-1, width)
+        return nearest(vectors_NL, self.codes).view(batch, rows, columns)
+
+    def lookup(self, tokens: Int[Tensor, "B H W"]) -> Float[Tensor, "B L H W"]:
+        """The codes of ids."""
+        return F.embedding(tokens, self.codes).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def update(
+        self,
+        latents: Float[Tensor, "B L H W"],
+        tokens: Int[Tensor, "B H W"],
+        generator: torch.Generator,
+        decay: float = 0.99,
+        restart_below: float = 1 / 32,
+    ) -> int:
+        """Move the codes towards what was assigned to them; all ranks see the sum of all.
+
+        Args:
+            generator: draws, from the batch, what replaces codes that nothing is assigned to.
+            restart_below: share of an even use of the code book below which a code is replaced.
+
+        Returns:
+            How many codes were replaced.
+        """
+        codebook = self._codebook
+        vectors_NL = F.normalize(latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]), dim=-1)
+        ids_N = tokens.reshape(-1)
+        count_K = torch.bincount(ids_N, minlength=len(codebook.embed)).to(vectors_NL.dtype)
+        sum_KL = torch.zeros_like(codebook.embed).index_add_(0, ids_N, vectors_NL)
+        if dist.is_initialized():
+            dist.all_reduce(count_K)
+            dist.all_reduce(sum_KL)
+        codebook.cluster_size.lerp_(count_K, 1 - decay)
+        moved_KL = codebook.embed.lerp(F.normalize(sum_KL, dim=-1), 1 - decay)
+        codebook.embed.copy_(torch.where(count_K[:, None] > 0, moved_KL, codebook.embed))
+        even = count_K.sum() / len(count_K)
+        return self._restart(codebook.cluster_size < restart_below * even, vectors_NL, generator)
+
+    def _restart(
+        self, is_dead_K: Tensor, vectors_NL: Tensor, generator: torch.Generator
+    ) -> int:
+        dead = is_dead_K.nonzero()[:, 0]
+        if len(dead):
+            picks = torch.randint(len(vectors_NL), (len(dead),), generator=generator)
+            fresh_DL = vectors_NL[picks.to(vectors_NL.device)]
+            if dist.is_initialized():
+                dist.broadcast(fresh_DL, src=0)
+            self._codebook.embed[dead] = fresh_DL
+            # as if used evenly, so that a new code has time to find its vectors
+            self._codebook.cluster_size[dead] = self._codebook.cluster_size.mean()
+        return len(dead)
+
+
+def nearest(
+    vectors: Float[Tensor, "N L"], codes: Float[Tensor, "K L"]
+) -> Int[Tensor, " N"]:
+    """Id of the code of largest cosine, never holding more than a few rows of all similarities."""
+    unit_KL = F.normalize(codes, dim=-1)
+    chunks = F.normalize(vectors, dim=-1).split(max(1, _CHUNK // len(codes)))
+    return torch.cat([(chunk_NL @ unit_KL.T).argmax(dim=-1) for chunk_NL in chunks])
