@@ -1,0 +1,70 @@
+"""The catalogue: every expert by name, from this package and from anybody's.
+
+A file `experts/<name>.py` that ends with `LABELER = TheClass` is an expert; its name is the file's
+with dashes for underscores. Other packages add theirs through the entry point group
+`fourmill.labelers`, whose entries point at such classes.
+"""
+
+import importlib
+import pkgutil
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+import fourmill.labelers.experts as experts
+from fourmill.labelers.base import Labeler, LabelerSpec
+from fourmill.manifests.errors import ConfigError, UnknownNameError
+
+GROUP = "fourmill.labelers"
+
+
+def names() -> list[str]:
+    """All experts, sorted; none is imported."""
+    return sorted({*_built_in(), *_installed()})
+
+
+def labeler_class(name: str) -> type[Labeler]:
+    """The class of an expert, which imports its file and nothing heavy.
+
+    Raises:
+        UnknownNameError: there is none of this name; the message names the nearest.
+        ConfigError: an installed package's entry is not a labeler.
+    """
+    if name in _built_in():
+        module = importlib.import_module(f"{experts.__name__}.{_built_in()[name]}")
+        found: object = module.LABELER
+    elif name in _installed():
+        found = _installed()[name].load()
+    else:
+        raise UnknownNameError("labeler", name, names())
+    if not (isinstance(found, type) and issubclass(found, Labeler)):
+        raise ConfigError(f"labeler {name}: {found!r} is not a subclass of Labeler")
+    return found
+
+
+def spec(name: str) -> LabelerSpec:
+    """What is known of an expert without loading it.
+
+    Raises:
+        UnknownNameError: there is none of this name; the message names the nearest.
+    """
+    return labeler_class(name).spec
+
+
+def get(name: str) -> Labeler:
+    """A new instance, not loaded.
+
+    Raises:
+        UnknownNameError: there is none of this name; the message names the nearest.
+    """
+    return labeler_class(name)()
+
+
+@lru_cache(maxsize=1)
+def _built_in() -> dict[str, str]:
+    modules = (each.name for each in pkgutil.iter_modules(experts.__path__))
+    return {name.replace("_", "-"): name for name in modules}
+
+
+@lru_cache(maxsize=1)
+def _installed() -> dict[str, EntryPoint]:
+    return {each.name: each for each in entry_points(group=GROUP)}
