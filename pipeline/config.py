@@ -47,6 +47,9 @@ class TextTokenizerConfig(_Section):
     modalities: tuple[str, ...] = Field(
         ("caption", "det", "metadata", "color_palette"), description="text-like modalities"
     )
+    max_tokens: dict[str, int] = Field(
+        default_factory=dict, description="most tokens by modality, else the reference's"
+    )
     min_score: float = Field(0.6, ge=0, le=1, description="boxes below this score are left out")
 
 

@@ -9,10 +9,8 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import ray
 
 from fourmill.manifests.dataset import Dataset, Failure, VersionWriter
 from fourmill.manifests.errors import ConfigError, SampleError
@@ -26,8 +24,8 @@ from fourmill.manifests.labels import (
 )
 from fourmill.manifests.modalities import Kind, modality
 from fourmill.manifests.snapshots import Producer, Snapshot
-from fourmill.pipeline.engine import ray_session
 from fourmill.pipeline.sources.base import Item, RawSample, Source
+from fourmill.pipeline.sources.formats import as_supported
 from fourmill.pipeline.steps import code_version
 from fourmill.pipeline.work import failure
 
@@ -90,11 +88,11 @@ def plan_ingest(
     digest = hashlib.sha256()
     for number, source in enumerate(sources):
         listing = source.listing()
-        own_split = any(each.split != "train" for each in listing)
-        for item in listing:
-            order = _order(seed, source.name, item.name)
-            held = not own_split and int(order[:8], 16) < held_out * 2**32
-            split = "val" if held else item.split
+        orders = [_order(seed, source.name, item.name) for item in listing]
+        has_splits = any(item.split != "train" for item in listing)
+        held = set() if has_splits else _held_out(orders, held_out)
+        for item, order in zip(listing, orders, strict=True):
+            split = "val" if order in held else item.split
             entries.setdefault(split, []).append((order, number, item))
             digest.update(f"{number}\0{item.name}\0{split}\n".encode())
     shards: list[list[tuple[int, Item]]] = []
@@ -149,6 +147,10 @@ def ingest(
     ]  # fmt: skip
     on_progress(sum(len(each) for i, each in enumerate(plan.shards) if i not in set(missing)), 0)
     if missing:
+        import ray  # a second or two, which a run that has nothing to do must not take
+
+        from fourmill.pipeline.engine import ray_session
+
         with ray_session(address):
             task = ray.remote(num_cpus=1, max_retries=2)(ingest_shard)
             sources = ray.put(plan.sources)
@@ -171,9 +173,10 @@ def refuse_other(dataset: Dataset, plan: IngestPlan) -> None:
         ConfigError: it says what differs.
     """
     made_by = dataset.head.modalities["rgb"].producer
-    if made_by == plan.producer:
+    if made_by.digest == plan.producer.digest:
         return
-    theirs, ours = made_by.params | {"seed": made_by.seed}, plan.producer.params | {"seed": plan.producer.seed}
+    theirs = made_by.params | {"seed": made_by.seed}
+    ours = plan.producer.params | {"seed": plan.producer.seed}
     differs = [key for key in ours if theirs.get(key) != ours[key]]
     raise ConfigError(
         f"{dataset.url} already holds another dataset (different: {', '.join(differs) or 'version'}); "
@@ -200,8 +203,8 @@ def ingest_shard(
     for number, item in items:
         try:
             sample = sources[number].read(item)
+            sample = replace(sample, image=as_supported(sample.image))
             decode_image(sample.image, max_side=64)
-            image_format(sample.image)
         except SampleError as error:
             broken.append(failure(item.name, error))
             continue
@@ -260,6 +263,12 @@ def _value(name: str, sample: RawSample) -> Any:
 
 def _encoding(name: str) -> Encoding:
     return METRIC_DEPTH if name == "truth_depth" else Encoding()
+
+
+def _held_out(orders: Sequence[str], share: float) -> set[str]:
+    """Those below a threshold, so that a corpus that grows keeps its split; one at the least."""
+    held = {each for each in orders if int(each[:8], 16) < share * 2**32}
+    return held or ({min(orders)} if share and len(orders) > 1 else set())
 
 
 def _order(seed: int, source: str, name: str) -> str:

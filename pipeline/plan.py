@@ -28,7 +28,10 @@ class Plan:
     """One wave: for every shard the steps to run on it, upstream first.
 
     Attributes:
-        published: entries of versions that need no work any more but are not current yet.
+        snapshot_id: what is read.
+        work: names of the steps to run, by shard.
+        samples: in each shard with work.
+        makers: the step that hands on a transient modality.
     """
 
     url: str
@@ -171,16 +174,13 @@ def _writers(
         entry = head.modalities.get(name)
         if entry is not None:
             fresh = entry.sources == {each: e.content_sha256 for each, e in sources.items()}
-            if (entry.producer == producer and fresh) or not (relabel or _same_maker(entry, producer)):
+            is_current = fresh and entry.producer.digest == producer.digest
+            if is_current or not (relabel or entry.producer.name == producer.name):
                 continue
         writers[name] = dataset.writer(
             step.definition(name), producer, sources, num_shards=head.num_shards
         )
     return writers
-
-
-def _same_maker(entry: VersionEntry, producer: Producer) -> bool:
-    return entry.producer.name == producer.name
 
 
 def lineage(

@@ -19,6 +19,7 @@ from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Kind, Modality, modality
 from fourmill.manifests.snapshots import Producer
+from fourmill.tokenize.base import TokenizerSpec
 
 Outcome = Mapping[str, Label] | SampleError
 
@@ -137,9 +138,10 @@ class CropStep(Step):
 class TokenizeStep(Step):
     """A trained tokenizer, applied to every crop of a sample."""
 
-    def __init__(self, folder: Path, num_crops: int) -> None:
+    def __init__(self, folder: Path, num_crops: int, max_side: int) -> None:
         self.folder = folder
         self.num_crops = num_crops
+        self.max_side = max_side
         spec = self._spec
         self.name = spec.modality
         self.reads = (spec.reads, "crop_settings", "image_size")
@@ -147,7 +149,7 @@ class TokenizeStep(Step):
         self.resources = Resources(batch_size=64)
 
     @cached_property
-    def _spec(self) -> Any:
+    def _spec(self) -> TokenizerSpec:
         from fourmill.tokenize.registry import spec
 
         return spec(self.folder)
@@ -155,10 +157,13 @@ class TokenizeStep(Step):
     def producer(self) -> Producer:
         from fourmill.tokenize.registry import weights_sha256
 
+        params = {"modality": self._spec.modality, "reads": self._spec.reads}
+        if self._spec.reads == "rgb":
+            params["max_side"] = self.max_side
         return Producer(
             name=f"tokenizer-{self._spec.kind}",
             version="1",
-            params={"modality": self._spec.modality, "reads": self._spec.reads},
+            params=params,
             weights_sha256=weights_sha256(self.folder),
             code_version=code_version(),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fourmill.manifests.labels import Label
 
@@ -39,18 +39,21 @@ class RawSample:
     source: Mapping[str, str] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Source(Protocol):
-    """A corpus. Must be picklable: items are read by many workers.
+    """A corpus. Must be picklable: items are read by many workers."""
 
-    Attributes:
-        name: `folder`, `webdataset`, `parquet`, `builtin:photos`, …
-        params: all that decides what the samples are; part of the lineage.
-        label_modalities: exact labels that its samples may have, by name.
-    """
+    @property
+    def name(self) -> str:
+        """`folder`, `webdataset`, `parquet`, `builtin:photos`, …"""
 
-    name: str
-    params: Mapping[str, Any]
-    label_modalities: Sequence[str]
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """All that decides what the samples are; part of the lineage."""
+
+    @property
+    def label_modalities(self) -> Sequence[str]:
+        """Exact labels that its samples may have, by name."""
 
     def listing(self) -> Sequence[Item]:
         """All items, in a stable order.

@@ -1,0 +1,198 @@
+"""Tokenizers of a run: which are missing, and training them on the dataset's own samples.
+
+A tokenizer that is there is kept, also when the corpus grows or an expert is replaced: tokens of
+different times must mean the same. Delete its folder to have it trained again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.errors import ConfigError, SampleError
+from fourmill.manifests.modalities import modality, token_modality
+from fourmill.pipeline.config import ImageTokenizerConfig, TokenizeConfig
+from fourmill.pipeline.engine import BLOCK_SAMPLES, ray_session
+from fourmill.pipeline.steps import Step
+from fourmill.pipeline.work import load_block, run_step
+from fourmill.tokenize import registry
+from fourmill.tokenize.base import TokenizerSpec
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with (tokenizer, steps done, steps in all)."""
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One image-like tokenizer that is to be trained.
+
+    Attributes:
+        makers: steps that make the modality, upstream first, where the dataset does not store it.
+    """
+
+    config: ImageTokenizerConfig
+    folder: Path
+    url: str
+    snapshot_id: str
+    max_side: int
+    makers: Sequence[Step] = ()
+
+
+def token_name(config: ImageTokenizerConfig) -> str:
+    """Name of the tokens that a tokenizer makes.
+
+    >>> token_name(ImageTokenizerConfig(modality="depth", size=112, patch=8))
+    'tok_depth@112'
+    """
+    return token_modality(config.modality, config.size, config.patch, config.vocab_size).name
+
+
+def missing_images(config: TokenizeConfig, folder: Path) -> list[ImageTokenizerConfig]:
+    """Image-like tokenizers of the configuration that are not there yet.
+
+    Raises:
+        ConfigError: one is there, but is another than the configuration asks for.
+    """
+    missing = []
+    for each in config.images:
+        place = folder / token_name(each)
+        if not place.is_dir():
+            missing.append(each)
+            continue
+        expected = token_modality(each.modality, each.size, each.patch, each.vocab_size)
+        found = registry.spec(place)
+        if (found.vocab_size, found.max_tokens) != (expected.vocab_size, expected.max_tokens):
+            raise ConfigError(
+                f"{place}: has {found.vocab_size} codes and {found.max_tokens} tokens, the "
+                f"configuration asks for {expected.vocab_size} and {expected.max_tokens}; delete "
+                f"the folder to train it again, or give another folder as `tokenizers`"
+            )
+    return missing
+
+
+def missing_texts(config: TokenizeConfig, folder: Path) -> list[str]:
+    """Text-like modalities whose tokenizers are not there yet."""
+    return [each for each in config.text.modalities if not (folder / f"tok_{each}").is_dir()]
+
+
+def train_texts(dataset: Dataset, config: TokenizeConfig, folder: Path) -> None:
+    """Train the shared vocabulary on the captions of the training split, and save all text-like
+    tokenizers of the configuration."""
+    from fourmill.tokenize.vocabulary import train_vocabulary
+
+    shards = dataset.shard_indices("train")
+    captions = (
+        each["caption"] for each in dataset.samples(["caption"], shards=shards) if each["caption"]
+    )
+    vocabulary = train_vocabulary(captions, config.text.vocab_size)
+    registry.save_text_tokenizers(
+        folder, vocabulary, config.text.modalities, config.text.min_score, config.text.max_tokens
+    )
+
+
+def train_images(jobs: Sequence[TrainingJob], address: str | None, on_progress: OnProgress) -> None:
+    """Train tokenizers side by side, a CPU each.
+
+    The weights depend on the dataset and the configuration alone. A tokenizer appears when it is
+    complete; when training is interrupted, it starts again.
+
+    Raises:
+        SampleError: a modality without a single label.
+    """
+    import ray
+
+    with ray_session(address):
+        board = ray.remote(num_cpus=0)(_Board).remote()
+        task = ray.remote(num_cpus=1, max_retries=2)(_train)
+        # the longest first, so that none is left alone at the end
+        ordered = sorted(jobs, key=lambda each: not each.makers)
+        waiting = [task.remote(each, board) for each in ordered]
+        try:
+            while waiting:
+                finished, waiting = ray.wait(waiting, num_returns=1, timeout=_POLL_SECONDS)
+                for name, (step, steps) in ray.get(board.read.remote()).items():
+                    on_progress(name, step, steps)
+                ray.get(finished)
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, SampleError) else error) from error
+
+
+class _Board:
+    """Where training tasks note how far they are."""
+
+    def __init__(self) -> None:
+        self._steps: dict[str, tuple[int, int]] = {}
+
+    def note(self, name: str, step: int, steps: int) -> None:
+        self._steps[name] = (step, steps)
+
+    def read(self) -> Mapping[str, tuple[int, int]]:
+        return self._steps
+
+
+def _train(job: TrainingJob, board: Any) -> TokenizerSpec:
+    import torch
+
+    from fourmill.tokenize.train_vq import VQTrainConfig, train_tokenizer
+
+    torch.set_num_threads(1)  # results depend on it, and must not depend on the machine
+    config = job.config
+    name = token_name(config)
+    samples = list(training_samples(job))
+    if not samples:
+        raise SampleError(config.modality, f"no label of it to train {name} on")
+    told = time.monotonic()
+
+    def note(step: int, steps: int, loss: float) -> None:
+        nonlocal told
+        if step == steps or time.monotonic() > told + _POLL_SECONDS:
+            told = time.monotonic()
+            board.note.remote(name, step, steps)
+
+    return train_tokenizer(
+        modality(config.modality),
+        config.size,
+        config.patch,
+        config.vocab_size,
+        VQTrainConfig(**config.training),
+        [each["label"] for each in samples],
+        [each["image_size"] for each in samples],
+        [each["key"] for each in samples],
+        job.folder / name,
+        note,
+    )
+
+
+def training_samples(job: TrainingJob) -> Iterator[dict[str, Any]]:
+    """The first samples of the training split that have a label: `key`, `image_size`, `label`."""
+    dataset = Dataset.open(job.url)
+    snapshot = dataset.snapshot(job.snapshot_id)
+    name = job.config.modality
+    reads = {each for maker in job.makers for each in (*maker.reads, *maker.optional)}
+    made = {each for maker in job.makers for each in maker.writes}
+    stored = [*sorted(reads - made), *([] if job.makers else [name]), "image_size"]
+    left = job.config.max_samples
+    for maker in job.makers:
+        maker.load("cpu")
+    for shard in dataset.shard_indices("train"):
+        samples = dataset.shard("rgb", shard, snapshot).record.samples
+        for start in range(0, min(samples, left), BLOCK_SAMPLES):
+            rows = range(start, min(start + BLOCK_SAMPLES, samples, start + left))
+            block = load_block(job.url, job.snapshot_id, stored, shard, rows, job.max_side)
+            left -= len(rows)
+            outcomes: list[Any] = []
+            for maker in job.makers:
+                outcomes.append(run_step(maker, block, outcomes))
+            for row, sample in enumerate(block):
+                label = sample.get(name)
+                if job.makers:
+                    last = outcomes[-1][row]
+                    label = None if isinstance(last, SampleError) else last[name]
+                if label is not None:
+                    yield {"key": sample["key"], "image_size": sample["image_size"], "label": label}
+            if not left:
+                return
