@@ -1,0 +1,161 @@
+"""Transformer blocks of 4M: pre-norm encoder and decoder blocks.
+
+Shapes: B batch, N inputs (keys), M targets (queries), D width, H heads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_ALIGNMENT = 32  # gated hidden sizes are padded with zeros to a multiple, for matrix units
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """Shape of a block.
+
+    Attributes:
+        mlp_ratio: hidden over outer width; gated MLPs take two thirds of it, so that the number of
+            parameters stays.
+        gated: SwiGLU (Shazeer 2020) rather than GELU.
+        bias: in linear layers and norms.
+        qk_norm: layer norm on queries and keys of each head (Dehghani et al. 2023).
+    """
+
+    dim: int
+    heads: int
+    mlp_ratio: float = 4.0
+    gated: bool = True
+    bias: bool = False
+    qk_norm: bool = False
+
+    @property
+    def hidden(self) -> int:
+        """Hidden width of the MLP, without padding."""
+        hidden = int(self.dim * self.mlp_ratio)
+        return int(2 * hidden / 3) if self.gated else hidden
+
+
+def norm(config: BlockConfig, width: int | None = None) -> nn.LayerNorm:
+    """A layer norm as everywhere in the model."""
+    return nn.LayerNorm(width or config.dim, eps=1e-6, bias=config.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with an additive bias: of a sequence to itself, or to a context."""
+
+    def __init__(self, config: BlockConfig, cross: bool = False) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.cross = cross
+        if cross:
+            self.q = nn.Linear(config.dim, config.dim, config.bias)
+            self.kv = nn.Linear(config.dim, 2 * config.dim, config.bias)
+        else:
+            self.qkv = nn.Linear(config.dim, 3 * config.dim, config.bias)
+        self.proj = nn.Linear(config.dim, config.dim, config.bias)
+        head = config.dim // config.heads
+        self.q_norm: nn.Module = norm(config, head) if config.qk_norm else nn.Identity()
+        self.k_norm: nn.Module = norm(config, head) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x_BMD: Float[Tensor, "batch queries dim"],
+        context_BND: Float[Tensor, "batch keys dim"] | None = None,
+        bias: Float[Tensor, "batch 1 _ keys"] | None = None,
+    ) -> Float[Tensor, "batch queries dim"]:
+        """`bias` is added to the scores; `None` lets everything attend to everything."""
+        if context_BND is None:
+            q, k, v = self.qkv(x_BMD).chunk(3, dim=-1)
+        else:
+            q, (k, v) = self.q(x_BMD), self.kv(context_BND).chunk(2, dim=-1)
+        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        q, k = self.q_norm(q), self.k_norm(k)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        result: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        return result
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU with both input projections in one product.
+
+    The hidden width is padded with rows and columns of zeros, which get no gradient: the function
+    is that of the unpadded one, before and after any training.
+    """
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.hidden = config.hidden
+        padded = -(-config.hidden // _ALIGNMENT) * _ALIGNMENT
+        self.gate_up = nn.Linear(config.dim, 2 * padded, config.bias)
+        self.fc2 = nn.Linear(padded, config.dim, config.bias)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        result: Tensor = self.fc2(F.silu(gate) * up)
+        return result
+
+
+class PlainMLP(nn.Module):
+    """Two layers with a GELU between."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.dim, config.hidden, config.bias)
+        self.fc2 = nn.Linear(config.hidden, config.dim, config.bias)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        result: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return result
+
+
+def _mlp(config: BlockConfig) -> nn.Module:
+    make: Callable[[BlockConfig], nn.Module] = GatedMLP if config.gated else PlainMLP
+    return make(config)
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and MLP."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.norm1 = norm(config)
+        self.attn = Attention(config)
+        self.norm2 = norm(config)
+        self.mlp = _mlp(config)
+
+    def forward(
+        self, x_BND: Float[Tensor, "batch keys dim"], bias: Float[Tensor, "batch 1 _ keys"] | None
+    ) -> Float[Tensor, "batch keys dim"]:
+        x_BND = x_BND + self.attn(self.norm1(x_BND), bias=bias)
+        return torch.add(x_BND, self.mlp(self.norm2(x_BND)))
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, attention to the encoder's output, and MLP."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.norm1 = norm(config)
+        self.self_attn = Attention(config)
+        self.query_norm = norm(config)
+        self.context_norm = norm(config)
+        self.cross_attn = Attention(config, cross=True)
+        self.norm2 = norm(config)
+        self.mlp = _mlp(config)
+
+    def forward(
+        self,
+        y_BMD: Float[Tensor, "batch queries dim"],
+        context_BND: Float[Tensor, "batch keys dim"],
+        self_bias: Float[Tensor, "batch 1 queries queries"],
+        cross_bias: Float[Tensor, "batch 1 1 keys"] | None,
+    ) -> Float[Tensor, "batch queries dim"]:
+        y_BMD = y_BMD + self.self_attn(self.norm1(y_BMD), bias=self_bias)
+        context = self.context_norm(context_BND)
+        y_BMD = y_BMD + self.cross_attn(self.query_norm(y_BMD), context, cross_bias)
+        return torch.add(y_BMD, self.mlp(self.norm2(y_BMD)))

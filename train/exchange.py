@@ -1,0 +1,173 @@
+"""Names and layout of the reference implementation, both ways, so that its weights fit.
+
+The reference keeps one table per modality and one matrix per projection, and writes tied tensors
+once for each name; here tables and projections are fused, and tied tensors are one.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.modalities import Masking
+from fourmill.train.blocks import GatedMLP
+from fourmill.train.model import FourM
+
+Names = dict[str, Tensor]
+
+
+def to_reference(model: FourM, values: Mapping[str, Tensor] | None = None) -> Names:
+    """Tensors under the reference's names, as views where that is possible.
+
+    Args:
+        values: by the model's own names: its parameters (the default), or their gradients; those
+            that are missing are left out.
+    """
+    given = dict(model.named_parameters()) if values is None else values
+    named: Names = {}
+    for name, value in given.items():
+        for reference_name, view in _views(model, name, value):
+            named[reference_name] = view
+    return named
+
+
+def reference_state(model: FourM) -> Names:
+    """All that a checkpoint of the reference holds: parameters, positions, and zero norm biases."""
+    state = to_reference(model)
+    domains = model.domains
+    for side, names, table in (
+        ("encoder", domains.inputs, model.input_positions),
+        ("decoder", domains.targets, model.target_positions),
+    ):
+        for name in names:
+            start, stop = table.ranges[name]
+            state.setdefault(_embedding(side, name, "pos_emb"), table.fixed[None, start:stop])
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.LayerNorm) and module.bias is None:
+            state[f"{name}.bias"] = torch.zeros_like(module.weight)
+    return {name: value.detach().contiguous() for name, value in sorted(state.items())}
+
+
+def load_reference(model: FourM, state: Mapping[str, Tensor], where: str = "checkpoint") -> None:
+    """Set the model's parameters from a state with the reference's names.
+
+    Positions and zero biases that the architecture fixes are not needed, and are ignored.
+
+    Raises:
+        ConfigError: a tensor is missing, unknown or of another shape, or tied ones differ; nothing
+            has been changed then.
+    """
+    views = to_reference(model)
+    fixed = reference_state(model).keys() - views.keys()
+    missing = sorted(views.keys() - state.keys())
+    unknown = sorted(state.keys() - views.keys() - fixed)
+    if missing or unknown:
+        raise ConfigError(
+            f"{where}: not the weights of this model: {len(missing)} tensors are missing"
+            f"{_first(missing)}, {len(unknown)} are unknown{_first(unknown)}"
+        )
+    for name, view in views.items():
+        if view.shape != state[name].shape:
+            raise ConfigError(
+                f"{where}: {name} has shape {tuple(state[name].shape)}, this model expects "
+                f"{tuple(view.shape)}"
+            )
+    _refuse_untied(views, state, where)
+    with torch.no_grad():
+        for name, view in views.items():
+            view.copy_(state[name])
+
+
+def _refuse_untied(views: Names, state: Mapping[str, Tensor], where: str) -> None:
+    seen: dict[tuple[int, torch.Size], str] = {}
+    for name, view in views.items():
+        twin = seen.setdefault((view.data_ptr(), view.shape), name)
+        if twin != name and not torch.equal(state[name], state[twin]):
+            raise ConfigError(f"{where}: {name} and {twin} differ, but this model ties them")
+
+
+def _first(names: list[str]) -> str:
+    return f" ({names[0]}{', …' if len(names) > 1 else ''})" if names else ""
+
+
+def _embedding(side: str, modality: str, what: str) -> str:
+    return f"{side}_embeddings.{modality}.{what}"
+
+
+def _views(model: FourM, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    for prefix, split in _SPLITTERS.items():
+        if name.startswith(prefix):
+            return split(model, name, value)
+    module_name, _, leaf = name.rpartition(".")
+    parent_name, _, layer = module_name.rpartition(".")
+    parent = model.get_submodule(parent_name) if parent_name else model
+    if isinstance(parent, GatedMLP):
+        return _split_gated(parent, parent_name, layer, leaf, value)
+    return [(name, value)]
+
+
+def _split_gated(
+    mlp: GatedMLP, prefix: str, layer: str, leaf: str, value: Tensor
+) -> list[tuple[str, Tensor]]:
+    if layer == "fc2":
+        return [(f"{prefix}.fc2.{leaf}", value[:, : mlp.hidden] if leaf == "weight" else value)]
+    gate, up = (part[: mlp.hidden] for part in value.chunk(2))
+    return [(f"{prefix}.fc1.{leaf}", gate), (f"{prefix}.fc3.{leaf}", up)]
+
+
+def _split_inputs(model: FourM, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    ranges = model.inputs.tokens.ranges
+    return [
+        (_embedding("encoder", each, "token_emb.weight"), _rows(model, each, ranges, value))
+        for each in ranges
+    ]
+
+
+def _split_targets(model: FourM, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    ranges = model.targets.ranges
+    return [
+        (_embedding("decoder", each, what), _rows(model, each, ranges, value))
+        for each in ranges
+        for what in ("token_emb.weight", "to_logits.weight")
+    ]
+
+
+def _rows(
+    model: FourM, name: str, ranges: Mapping[str, tuple[int, int]], value: Tensor
+) -> Tensor:
+    start = ranges[name][0]
+    return value[start : start + model.domains.modality(name).vocab_size]
+
+
+def _split_projection(model: FourM, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    modality, _, leaf = name.removeprefix("inputs.continuous.").partition(".proj.")
+    is_pixels = model.domains.modality(modality).masking is Masking.PIXELS
+    layer = "proj" if is_pixels else "emb_proj"
+    return [(_embedding("encoder", modality, f"{layer}.{leaf}"), value)]
+
+
+def _split_modalities(model: FourM, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    domains = model.domains
+    return [
+        (_embedding(side, each, "mod_emb"), value[row, domains.index(each)].view(1, 1, -1))
+        for side, names, row in (("encoder", domains.inputs, 0), ("decoder", domains.targets, -1))
+        for each in names
+    ]
+
+
+def _learned_positions(side: str) -> Callable[[FourM, str, Tensor], list[tuple[str, Tensor]]]:
+    def split(model: FourM, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+        return [(_embedding(side, name.rpartition(".learned.")[2], "pos_emb"), value[None])]
+
+    return split
+
+
+_SPLITTERS: dict[str, Callable[[FourM, str, Tensor], list[tuple[str, Tensor]]]] = {
+    "inputs.tokens.": _split_inputs,
+    "inputs.continuous.": _split_projection,
+    "targets.": _split_targets,
+    "modality_emb": _split_modalities,
+    "input_positions.": _learned_positions("encoder"),
+    "target_positions.": _learned_positions("decoder"),
+}
