@@ -1,0 +1,280 @@
+"""The verbs that make a dataset: ingest, label, tokenize, run, prefetch."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from fourmill.labelers import registry as labelers_registry
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.errors import ConfigError
+from fourmill.pipeline import ingest as ingesting
+from fourmill.pipeline.cli import write_json
+from fourmill.pipeline.config import CorpusConfig, LabelConfig, RunConfig, load_config
+from fourmill.pipeline.plan import Plan, plan_wave, waves
+from fourmill.pipeline.progress import Steps, console
+from fourmill.pipeline.run import Run, describe_run, plan_corpus, run_plan
+from fourmill.pipeline.sources.registry import open_source
+from fourmill.pipeline.steps import LabelStep, Step, TokenizeStep
+from fourmill.pipeline.timings import Timings
+
+
+def ingest(
+    source: Positional[str],
+    root: Positional[str],
+    samples_per_shard: int = 1000,
+    held_out: float = 0.05,
+    seed: int = 0,
+    address: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Raw corpus → `rgb`, `caption` and what else the source has.
+
+    Examples: `fourmill ingest ~/Pictures data/mine`, `fourmill ingest "cc12m/*.tar" s3://b/cc12m`,
+    `fourmill ingest builtin:photos data/photos`.
+
+    Args:
+        source: a folder of images (captions in `a.txt` beside `a.jpg`, or in one CSV or JSON table),
+            tars, parquet files, or `builtin:NAME?option=value` (photos, composites, rooms).
+        root: the dataset to make; any fsspec URL.
+        samples_per_shard: items in one shard.
+        held_out: share of the items for the split `val`, where the source knows no split.
+        seed: of the order of samples.
+        address: of a Ray cluster; none for this machine.
+        dry_run: only say what would be done.
+        json: print what was done as JSON.
+    """
+    config = CorpusConfig(
+        sources=(source,), samples_per_shard=samples_per_shard, held_out=held_out, seed=seed
+    )
+    plan = plan_corpus(config)
+    if dry_run:
+        what = {"items": plan.num_items, "shards": len(plan.shards), "modalities": plan.modalities}
+        return _tell(what, json, f"{plan.num_items} items into {len(plan.shards)} shards: "
+                                 f"{', '.join(plan.modalities)}")  # fmt: skip
+    dataset = Dataset.open(root, create=True)
+    with Steps({"ingest": plan.num_items}, f"Reading {source}") as bars:
+        snapshot = ingesting.ingest(
+            dataset,
+            plan,
+            address=address,
+            on_progress=lambda done, failed: bars.advance("ingest", done, failed),
+        )
+    rgb = snapshot.modalities["rgb"]
+    what = {"snapshot": snapshot.id, "samples": rgb.samples, "failed": rgb.failed}
+    return _tell(what, json, f"{rgb.samples} samples, {rgb.failed} unreadable; `fourmill status "
+                             f"{root} --failed` lists what failed")  # fmt: skip
+
+
+def label(
+    root: Positional[str],
+    labeler: Annotated[tuple[str, ...], arg(aliases=["-l"])],
+    relabel: bool = False,
+    max_side: int = 512,
+    keep: tuple[str, ...] = (),
+    address: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Run labelers over a dataset; only what is missing or stale.
+
+    Example: `fourmill label data/mine -l depth normals edges`.
+
+    Args:
+        root: the dataset.
+        labeler: names; `fourmill labelers` lists them. What they read from others is added.
+        relabel: make new versions also of modalities that another labeler made; the old ones stay.
+        max_side: pixels of the long side that labelers see.
+        keep: features to store that are otherwise only handed on.
+        address: of a Ray cluster; none for this machine.
+        dry_run: only say what would be done.
+        json: print what was done as JSON.
+    """
+    dataset = Dataset.open(root)
+    config = LabelConfig(labelers=_with_makers(dataset, labeler), max_side=max_side, keep=keep)
+    steps = [LabelStep(each, config.max_side, config.keep) for each in config.labelers]
+    _run_steps(root, steps, "label", relabel, address, dry_run, json)
+
+
+def tokenize(
+    root: Positional[str],
+    tokenizers: Positional[Path],
+    max_side: int = 512,
+    address: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Tokens of everything that a folder of tokenizers encodes; only what is missing or stale.
+
+    Example: `fourmill tokenize data/mine data/mine-tokenizers`.
+
+    Args:
+        root: the dataset; it has `crop_settings`, which `fourmill run` draws.
+        tokenizers: a folder of tokenizers, as `fourmill run` leaves it.
+        max_side: pixels of the long side of decoded images.
+        address: of a Ray cluster; none for this machine.
+        dry_run: only say what would be done.
+        json: print what was done as JSON.
+    """
+    dataset = Dataset.open(root)
+    if "crop_settings" not in dataset.modalities:
+        raise ConfigError(f"{root} has no crop_settings: `fourmill run CONFIG.yaml` draws them")
+    num_crops = dataset.shard("crop_settings", 0).array().shape[1]
+    if not tokenizers.is_dir():
+        raise ConfigError(f"{tokenizers}: no such folder; `fourmill run` trains tokenizers")
+    folders = sorted(each.parent for each in tokenizers.glob("*/spec.json"))
+    steps = [TokenizeStep(each, num_crops, max_side) for each in folders]
+    steps = [each for each in steps if each.reads[0] in dataset.modalities]
+    _run_steps(root, steps, "tokenize", False, address, dry_run, json)
+
+
+def run(
+    config: Positional[Path],
+    set: tuple[str, ...] = (),
+    print_config: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """The whole pipeline from one file: ingest, crops, labels, tokenizers, tokens.
+
+    Does only what is missing or stale; may be killed at any time and started again.
+    Example: `fourmill run configs/demo.yaml --set corpus.samples_per_shard=500`.
+
+    Args:
+        config: a YAML file; docs/configuration.md describes it.
+        set: replaced settings, `section.key=value`, the value as YAML.
+        print_config: print the resolved configuration and do nothing.
+        dry_run: only say what would be done.
+        json: print what was done as JSON.
+    """
+    loaded = load_config(config, overrides(set))
+    if print_config:
+        write_json(loaded.model_dump(mode="json"))
+        return
+    if dry_run:
+        lines = describe_run(loaded)
+        _tell({"plan": lines}, json, "\n".join(lines))
+        return
+    job = Run(loaded)
+    job.all()
+    head = Dataset.open(loaded.root).head
+    what = {"snapshot": head.id, "timings": job.timings.as_json()}
+    done = "done" if job.timings.rows else "nothing to do"
+    _tell(what, json, f"{done}: {loaded.root} at snapshot {head.id[:12]}")
+
+
+def prefetch(config: Positional[Path], set: tuple[str, ...] = ()) -> None:
+    """Fetch all that a run needs (pictures and weights), so that it then works offline.
+
+    Args:
+        config: the run's YAML file.
+        set: replaced settings, `section.key=value`.
+    """
+    loaded = load_config(config, overrides(set))
+    for source in loaded.corpus.sources:
+        found = len(open_source(source).listing())
+        console.print(f"{source}: {found} pictures", highlight=False)
+    for name in loaded.label.labelers:
+        labelers_registry.get(name).load("cpu")
+        console.print(f"labeler {name}: ready", highlight=False)
+
+
+def overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Settings from the command line, values read as YAML.
+
+    Raises:
+        ConfigError: one is not of the form `key=value`.
+    """
+    import yaml
+
+    result = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {word}: expected section.key=value")
+        try:
+            result[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {word}: the value is not YAML: {error}") from error
+    return result
+
+
+def _with_makers(dataset: Dataset, names: Sequence[str]) -> tuple[str, ...]:
+    """The labelers, preceded by those that make what they read and the dataset does not have."""
+    makers: dict[str, str] = {}
+    for name in labelers_registry.names():
+        for each in labelers_registry.spec(name).writes:
+            makers.setdefault(each, name)
+    ordered: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        spec = labelers_registry.spec(name)
+        for each in spec.reads:
+            if each in spec.optional or each in dataset.modalities or each not in makers:
+                continue
+            if makers[each] not in ordered:
+                add(makers[each])
+        ordered[name] = None
+
+    for name in names:
+        add(name)
+    return tuple(ordered)
+
+
+def _run_steps(
+    root: str,
+    steps: Sequence[Step],
+    stage: str,
+    relabel: bool,
+    address: str | None,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    timings = Timings()
+    planned: list[str] = []
+    with ExitStack() as stack:
+        for wave in waves(steps):
+            dataset = Dataset.open(root)
+            if dry_run and any(r not in dataset.modalities for r in _stored_reads(wave)):
+                planned += [f"{each.name}: after what it reads is there" for each in wave]
+                continue
+            plan = plan_wave(dataset, wave, relabel=relabel)
+            planned += _describe(plan)
+            if dry_run or plan.is_empty:
+                continue
+            if plan.work:
+                from fourmill.pipeline.engine import ray_session
+
+                stack.enter_context(ray_session(address))
+            with timings.stage(stage) as row:
+                row.items = sum(plan.samples.values())
+                run_plan(dataset, plan, stage, f"{stage.capitalize()} {root}", timings)
+    what = {"snapshot": Dataset.open(root).head.id, "plan": planned, "timings": timings.as_json()}
+    _tell(what, json, "\n".join(planned) or "nothing to do")
+
+
+def _stored_reads(wave: Sequence[Step]) -> list[str]:
+    made = {name for each in wave for name in each.transient} | {"image_size"}
+    return [name for each in wave for name in each.reads if name not in made]
+
+
+def _describe(plan: Plan) -> list[str]:
+    lines = []
+    for name, each in plan.steps.items():
+        left = sum(index not in each.done for index in plan.work)
+        for made, writer in each.writers.items():
+            lines.append(f"{name}: {made} → {writer.folder}, {left} of {writer.num_shards} shards")
+    return lines
+
+
+def _tell(value: dict[str, Any], json: bool, text: str) -> None:
+    if json:
+        write_json(value)
+    else:
+        console.print(text, highlight=False, markup=False)
+
+
+__all__ = ["RunConfig", "ingest", "label", "overrides", "prefetch", "run", "tokenize"]
