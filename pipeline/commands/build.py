@@ -13,6 +13,8 @@ from fourmill.manifests.errors import ConfigError
 from fourmill.pipeline import ingest as ingesting
 from fourmill.pipeline.cli import write_json
 from fourmill.pipeline.config import CorpusConfig, LabelConfig, RunConfig, load_config
+from fourmill.pipeline.corpora.registry import names as corpora_names
+from fourmill.pipeline.corpora.registry import prefetch as fetch_corpora
 from fourmill.pipeline.plan import Plan, plan_wave, waves
 from fourmill.pipeline.progress import Steps, console
 from fourmill.pipeline.run import Run, describe_run, plan_corpus, run_plan
@@ -166,18 +168,23 @@ def run(
     _tell(what, json, f"{done}: {loaded.root} at snapshot {head.id[:12]}")
 
 
-def prefetch(config: Positional[Path], set: tuple[str, ...] = ()) -> None:
+def prefetch(
+    config: Positional[Path], set: tuple[str, ...] = (), everything: bool = False
+) -> None:
     """Fetch all that a run needs (pictures and weights), so that it then works offline.
 
     Args:
         config: the run's YAML file.
         set: replaced settings, `section.key=value`.
+        everything: all built-in corpora and labelers, which the tests need.
     """
     loaded = load_config(config, overrides(set))
+    if everything:
+        fetch_corpora(corpora_names())
     for source in loaded.corpus.sources:
         found = len(open_source(source).listing())
         console.print(f"{source}: {found} pictures", highlight=False)
-    for name in loaded.label.labelers:
+    for name in labelers_registry.names() if everything else loaded.label.labelers:
         labelers_registry.get(name).load("cpu")
         console.print(f"labeler {name}: ready", highlight=False)
 

@@ -1,0 +1,51 @@
+# `make demo` and `make test` do all the set-up themselves.
+
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+CONFIG ?= configs/demo.yaml
+DATA   ?=
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo pipeline train relabel test lint bench clean
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## environment, photographs and weights; after it no network is needed
+
+$(READY): pyproject.toml constraints.txt
+	@date +%s > .setup-started
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/fourmill prefetch configs/demo.yaml --everything
+	@echo $$(( $$(date +%s) - $$(cat .setup-started) )) > $(VENV)/setup-seconds; rm .setup-started
+	@echo "set up in $$(cat $(VENV)/setup-seconds) s"
+	@touch $(READY)
+
+demo: setup ## the whole way on built-in photographs, or on DATA=~/Pictures; then open demo/index.html
+	$(BIN)/fourmill demo $(if $(DATA),--data "$(DATA)")
+
+pipeline: setup ## corpus → labels → tokens, of CONFIG=
+	$(BIN)/fourmill run $(CONFIG)
+
+train: setup ## tokens → 4M, of CONFIG=
+	$(BIN)/fourmill train $(CONFIG)
+
+relabel: setup ## one modality again with another expert: ROOT= LABELER=
+	$(BIN)/fourmill label $(ROOT) --labeler $(LABELER) --relabel
+
+test: setup ## what a user relies on
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## the claims, measured side by side
+	$(BIN)/python benchmarks/shards.py
+
+clean: ## remove what the demo made
+	rm -rf demo
