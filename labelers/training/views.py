@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from fourmill.labelers.backbones import vit_s_focus
+from fourmill.labelers.sizes import resized
 
 SIZE = 128
 """Side of the pixels and of the truth in a view."""
@@ -67,8 +68,8 @@ def make_view(sample: dict[str, Any], number: int) -> View:
         normals[known, 0] = 255 - normals[known, 0]
     network_side = 16 * vit_s_focus.PATCH
     return View(
-        vit_s_focus.resize(crop, network_side, network_side),
-        vit_s_focus.resize(crop, SIZE, SIZE),
+        resized(crop, network_side, network_side),
+        resized(crop, SIZE, SIZE),
         depth,
         normals,
         classes,

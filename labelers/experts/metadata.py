@@ -1,0 +1,89 @@
+"""What can be measured of an image without a network, and counted in its other labels."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
+from fourmill.labelers.sizes import shrunk
+from fourmill.manifests.errors import SampleError
+from fourmill.manifests.labels import Label
+
+_AREA = 512 * 512
+
+
+class Metadata(Labeler):
+    """Those keys of 4M-21's `metadata` that can be known here, and no others.
+
+    Its scores of aesthetics, watermarks and walkability come from networks that are not built in.
+    Counts are those of the caption and of `det`, where a sample has them. Width and height are
+    those of the decoded image, which a run may have shrunk.
+    """
+
+    spec = LabelerSpec(
+        name="metadata",
+        version=1,
+        reads=("rgb", "caption", "det"),
+        optional=("caption", "det"),
+        writes=("metadata",),
+        summary="size, brightness, contrast, saturation, colourfulness, entropy, and counts",
+        licence="Apache-2.0",
+        citation="Bachmann et al. 2024, 4M-21, arXiv:2406.09406 (the modality); Hasler and "
+        "Suesstrunk 2003, Measuring colourfulness in natural images",
+        resources=Resources(memory_gib=0.3, batch_size=64),
+    )
+
+    def load(self, device: str) -> None:
+        """Nothing to load."""
+
+    def label(self, batch: Sequence[Sample]) -> list[Mapping[str, Label] | SampleError]:
+        return [{"metadata": _metadata(sample)} for sample in batch]
+
+
+def _metadata(sample: Sample) -> dict[str, Any]:
+    height, width = sample["rgb"].shape[:2]
+    found: dict[str, Any] = {"original_width": width, "original_height": height}
+    found |= appearance(shrunk(sample["rgb"], _AREA))
+    caption, det = sample.get("caption"), sample.get("det")
+    if caption:
+        found |= {
+            "caption_n_chars": len(caption),
+            "caption_n_words": len(caption.split()),
+            "caption_n_sentences": len(re.findall(r"[^.!?]*\w[^.!?]*", caption)),
+        }
+    if det is not None:
+        names = [each["class_name"] for each in det["instances"]]
+        found |= {
+            "n_coco_instances": len(names),
+            "coco_instance_diversity": len(set(names)),
+            "n_humans": names.count("person"),
+        }
+    return found
+
+
+def appearance(rgb: UInt8[np.ndarray, "H W 3"]) -> dict[str, float]:
+    """Brightness, contrast and saturation in grey levels, 0..255; entropy in bits."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    saturation = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1]
+    counts = np.bincount(grey.ravel(), minlength=256)
+    shares = counts[counts > 0] / grey.size
+    red, green, blue = (rgb[..., channel].astype(np.float64) for channel in range(3))
+    red_green, yellow_blue = red - green, (red + green) / 2 - blue
+    colourfulness = np.hypot(red_green.std(), yellow_blue.std()) + 0.3 * np.hypot(
+        red_green.mean(), yellow_blue.mean()
+    )
+    values = {
+        "brightness": grey.mean(),
+        "contrast": grey.std(),
+        "saturation": saturation.mean(),
+        "colorfulness": colourfulness,
+        "entropy": -(shares * np.log2(shares)).sum(),
+    }
+    return {name: round(float(value), 3) + 0.0 for name, value in values.items()}  # no -0.0
+
+
+LABELER = Metadata
