@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Modality
 
+SPEC_FILE = "spec.json"
+
 CropSettings = Int64[np.ndarray, "crops 5"]
 """Rows of (top, left, height, width, flip) in pixels of the stored image."""
 
@@ -83,7 +85,7 @@ class Tokenizer(ABC):
             vocabularies of up to 32,768 ids, else int32.
 
         Raises:
-            SampleError: via `labels.check`, a label of wrong shape, range or type.
+            SampleError: a label of wrong shape, range or type.
         """
 
     @abstractmethod
@@ -91,6 +93,12 @@ class Tokenizer(ABC):
         """Labels of the crops that `[B, tokens]` describe; the inverse of `tokenize` as far as it
         has one."""
 
-    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the folder that `registry.load` reads."""
+        """Write the folder that `registry.load` reads: `spec.json`, and what a class adds."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SPEC_FILE).write_text(self.spec.to_json(), encoding="utf-8")
+
+
+def token_dtype(vocab_size: int) -> np.dtype[np.signedinteger[Any]]:
+    """int16 for vocabularies of up to 32,768 ids, else int32."""
+    return np.dtype(np.int16 if vocab_size <= 2**15 else np.int32)

@@ -1,0 +1,103 @@
+"""Detections as words: `v0=<left> v1=<top> v2=<right> v3=<bottom> <class>` for each box.
+
+Pix2seq (Chen et al. 2022) as 4M has it: coordinates relative to the crop, in thousandths; boxes in
+order of the distance of their upper left corner from the crop's.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fourmill.tokenize.vocabulary import EOS, NUM_BINS, Vocabulary, number, parse_number
+from fourmill.tokenize.words import WordTokenizer
+
+_LAST = NUM_BINS - 1
+
+
+class BoxesTokenizer(WordTokenizer):
+    """`det` ↔ `tok_det`, of each crop.
+
+    Where not all boxes fit, the ones of lowest score are left out, so that every box that is there
+    is whole. (The reference cuts the string at its 256 tokens.)
+
+    Args:
+        min_score: boxes below it are left out; 0.6 in the reference.
+    """
+
+    kind = "boxes"
+    reads = "det"
+    per_crop = True
+
+    def __init__(self, vocabulary: Vocabulary, max_tokens: int, min_score: float = 0.6) -> None:
+        super().__init__(vocabulary, max_tokens, min_score=min_score)
+        self.min_score = min_score
+
+    def encode(
+        self,
+        label: Any,
+        key: str,
+        crop: NDArray[np.int64] | None = None,
+        image_size: tuple[int, int] = (1, 1),
+    ) -> list[int]:
+        """Ids of the boxes that the crop shows a part of."""
+        whole = np.array([0, 0, *image_size, 0])
+        found = [
+            (each["score"], box, each["class_name"])
+            for each in label["instances"]
+            if each["score"] >= self.min_score
+            and (box := clip_box(each["boxes"], whole if crop is None else crop, image_size))
+        ]
+        found.sort(key=lambda each: -each[0])
+        boxes, room = [], self.spec.max_tokens - 1
+        for _, box, name in found:
+            ids = [number(axis, round(value * _LAST)) for axis, value in enumerate(box)]
+            ids += self.vocabulary.encode(name)
+            if len(ids) > room:
+                break
+            room -= len(ids)
+            boxes.append((box[0] ** 2 + box[1] ** 2, ids))
+        return [id for _, ids in sorted(boxes, key=lambda each: each[0]) for id in ids]
+
+    def decode(self, ids: list[int]) -> dict[str, Any]:
+        """Boxes relative to the crop; the score, which no token says, is 1."""
+        instances = []
+        for corners, name in self._phrases(ids):
+            left, top, right, bottom = (each / _LAST for each in corners)
+            text = self.vocabulary.decode(name).strip()
+            if text and left <= right and top <= bottom:
+                box = [left, top, right, bottom]
+                instances.append({"boxes": box, "class_name": text, "score": 1.0})
+        return {"instances": instances}
+
+    def _phrases(self, ids: list[int]) -> list[tuple[list[int], list[int]]]:
+        """Four corners and the ids of a name, for every stretch of ids that has that form."""
+        starts = [i for i, id in enumerate(ids) if (parse_number(id) or (-1,))[0] == 0]
+        phrases = []
+        for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
+            numbers = [parse_number(id) for id in ids[start : start + 4]]
+            corners = [each[1] for axis, each in enumerate(numbers) if each and each[0] == axis]
+            name = ids[start + 4 : stop]
+            if len(corners) == 4 and not any(parse_number(id) or id <= EOS for id in name):
+                phrases.append((corners, name))
+        return phrases
+
+
+def clip_box(
+    box: list[float], crop: NDArray[np.int64], image_size: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """The part of a box that a crop shows, relative to the crop; `None` if it shows nothing of it.
+
+    Args:
+        box: (left, top, right, bottom) relative to the image, 0..1.
+        crop: (top, left, height, width, flip) in pixels of the image.
+        image_size: (height, width) of the image.
+    """
+    top, left, height, width, is_flipped = crop.tolist()
+    rows, columns = image_size
+    x0, x1 = ((share * columns - left) / width for share in (box[0], box[2]))
+    y0, y1 = ((share * rows - top) / height for share in (box[1], box[3]))
+    if is_flipped:
+        x0, x1 = 1 - x1, 1 - x0
+    x0, y0, x1, y1 = (min(max(each, 0.0), 1.0) for each in (x0, y0, x1, y1))
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None

@@ -1,0 +1,120 @@
+"""From a folder to the tokenizer in it, of whatever kind.
+
+`spec` and `weights_sha256` read files alone, so that a plan needs no networks.
+"""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.tokenize.base import SPEC_FILE, Tokenizer, TokenizerSpec
+from fourmill.tokenize.folders import whole_folder
+
+if TYPE_CHECKING:
+    from fourmill.tokenize.vocabulary import Vocabulary
+    from fourmill.tokenize.words import WordTokenizer
+
+_CLASSES = {
+    "vq": ("vq", "VQTokenizer"),
+    "text": ("text", "TextTokenizer"),
+    "boxes": ("boxes", "BoxesTokenizer"),
+    "palette": ("palette", "PaletteTokenizer"),
+    "metadata": ("metadata", "MetadataTokenizer"),
+}
+_TEXT_KINDS = {
+    "caption": "text", "det": "boxes", "color_palette": "palette", "metadata": "metadata",
+}  # fmt: skip
+_DIGESTED = (SPEC_FILE, "model.safetensors", "vocabulary.json")
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer that was saved there, on the CPU.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    found = spec(folder)
+    tokenizer: Tokenizer = _class_of(found.kind).load(folder, found)
+    if tokenizer.spec != found:
+        raise ConfigError(f"{folder}: {SPEC_FILE} and the files beside it do not belong together")
+    return tokenizer
+
+
+def spec(folder: Path) -> TokenizerSpec:
+    """What is known of the tokenizer without its weights.
+
+    Raises:
+        ConfigError: there is none, or its `spec.json` is damaged.
+    """
+    path = folder / SPEC_FILE
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: no tokenizer here (no {SPEC_FILE}); `fourmill tokenizer train` makes one"
+        )
+    try:
+        return TokenizerSpec(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not the description of a tokenizer: {error}") from error
+
+
+def weights_sha256(folder: Path) -> str:
+    """Digest of all that decides what the tokens mean; logs of the training are no part of it.
+
+    Raises:
+        ConfigError: no tokenizer is there.
+    """
+    spec(folder)
+    digest = hashlib.sha256()
+    for name in _DIGESTED:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def save_text_tokenizers(
+    folder: Path,
+    vocabulary: "Vocabulary",
+    modalities: Sequence[str],
+    min_score: float = 0.6,
+    max_tokens: Mapping[str, int] | None = None,
+) -> dict[str, Path]:
+    """Write a tokenizer of each text-like modality into `folder/tok_<modality>`.
+
+    Args:
+        modalities: some of caption, det, color_palette, metadata.
+        min_score: of boxes.
+        max_tokens: by modality, the end included; those of the reference where it says nothing.
+
+    Returns:
+        The folders by the names of the modalities.
+
+    Raises:
+        UnknownNameError: a modality that is not text-like.
+    """
+    from fourmill.manifests.modalities import modality
+
+    folders = {}
+    for name in modalities:
+        if name not in _TEXT_KINDS:
+            raise UnknownNameError("text-like modality", name, _TEXT_KINDS)
+        config = {"min_score": min_score} if name == "det" else {}
+        length = (max_tokens or {}).get(name, modality(name).max_tokens)
+        make: type[WordTokenizer] = _class_of(_TEXT_KINDS[name])
+        tokenizer = make(vocabulary, length, **config)
+        folders[name] = folder / tokenizer.spec.modality
+        with whole_folder(folders[name]) as aside:
+            tokenizer.save(aside)
+    return folders
+
+
+def _class_of(kind: str) -> type[Any]:
+    if kind not in _CLASSES:
+        raise UnknownNameError("kind of tokenizer", kind, _CLASSES)
+    module, name = _CLASSES[kind]
+    return getattr(importlib.import_module(f"fourmill.tokenize.{module}"), name)  # type: ignore[no-any-return]

@@ -1,0 +1,195 @@
+"""VQ tokenizers: images, depth, normals, edges, class maps and feature maps as grids of codes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.labels import Label
+from fourmill.manifests.modalities import Kind, Masking, Modality, token_modality
+from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
+from fourmill.tokenize.base import CropSettings, Tokenizer, TokenizerSpec, token_dtype
+from fourmill.tokenize.values import cut, refuse_classes, refuse_other_kinds, to_labels, to_tensor
+
+WEIGHTS_FILE = "model.safetensors"
+
+# Crops in one pass of the network, always as many: a matrix product may round differently for
+# another number of rows, and a token must not depend on what else is in the batch.
+_BATCH = 16
+
+_DAMAGE = (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValidationError)
+
+
+class VQTokenizer(Tokenizer):
+    """A dense modality ↔ `tok_<name>@<size>`, one code a patch.
+
+    Args:
+        definition: of the modality that it encodes; it is stored with the tokenizer.
+        size: side of a crop in pixels.
+        patch: side of a token in pixels; for feature maps, too, of the image they are of.
+        network: its input is `size` pixels square, or one cell a token for feature maps.
+        name: what the tokens are called, `tok_<name>@<size>`; the modality's name by default (the
+            reference says `clip` of `CLIP-B16`).
+    """
+
+    def __init__(
+        self,
+        definition: Modality,
+        size: int,
+        patch: int,
+        network: VQAutoencoder,
+        name: str | None = None,
+    ) -> None:
+        refuse_other_kinds(definition)
+        config = network.config
+        if config.grid != size // patch or size % patch:
+            raise ConfigError(
+                f"{definition.name}: the network has a grid of {config.grid} tokens a side, and "
+                f"size {size} with patches of {patch} needs {size / patch:g}"
+            )
+        self.definition = definition
+        self.network = network.eval().requires_grad_(False)
+        self._tokens = token_modality(
+            name or definition.name, size, patch, config.codes, of=definition.name
+        )
+        self.spec = TokenizerSpec(
+            modality=self._tokens.name,
+            reads=definition.name,
+            kind="vq",
+            vocab_size=config.codes,
+            max_tokens=config.grid**2,
+            per_crop=True,
+            config={
+                "definition": asdict(definition),
+                "size": size,
+                "patch": patch,
+                "network": config.model_dump(),
+                "name": name or definition.name,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path, spec: TokenizerSpec) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: the weights are not there, or are those of another network.
+        """
+        try:
+            config = dict(spec.config)
+            network = VQAutoencoder(AutoencoderConfig(**config.pop("network")))
+            network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+            return cls(_parse_modality(config.pop("definition")), network=network, **config)
+        except _DAMAGE as error:
+            raise ConfigError(f"{folder}: not a VQ tokenizer: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write `spec.json` and `model.safetensors`."""
+        super().save(folder)
+        save_file(
+            {name: each.contiguous() for name, each in self.network.state_dict().items()},
+            folder / WEIGHTS_FILE,
+        )
+
+    def to(self, device: str) -> Self:
+        """Move the network; tokens may differ between devices where two codes are as near."""
+        self.network.to(device)
+        return self
+
+    @property
+    def token_modality(self) -> Modality:
+        """`tok_<name>@<size>`."""
+        return self._tokens
+
+    @property
+    def side(self) -> int:
+        """Side of what the network sees: pixels, or feature cells."""
+        return self.network.config.size
+
+    def tokenize(
+        self,
+        labels: Sequence[Label],
+        crops: Sequence[CropSettings],
+        image_sizes: Sequence[tuple[int, int]],
+        keys: Sequence[str],
+    ) -> NDArray[np.integer[Any]]:
+        """`[B, crops, tokens]`; see `Tokenizer`."""
+        inputs = [
+            self.prepare(label, settings, size)
+            for label, settings, size in zip(labels, crops, image_sizes, strict=True)
+        ]
+        ids = self.encode(torch.cat(inputs)).flatten(1).numpy()
+        dtype = token_dtype(self.spec.vocab_size)
+        return ids.reshape(len(inputs), -1, ids.shape[-1]).astype(dtype)
+
+    def detokenize(self, tokens: NDArray[np.integer[Any]]) -> list[Label]:
+        """Labels of `size` pixels square, or of a cell a token for feature maps."""
+        grid = self.network.config.grid
+        ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).view(-1, grid, grid)
+        return to_labels(self.definition, self.decode(ids)) if len(ids) else []
+
+    def prepare(
+        self, label: Label, crops: CropSettings, image_size: tuple[int, int]
+    ) -> Float[Tensor, "K C S S"] | Int[Tensor, "K S S"]:
+        """What the network sees of a label's crops.
+
+        Raises:
+            SampleError: a label of wrong shape, range or type.
+        """
+        cropped = cut(self.definition, label, crops, image_size, self.side)
+        values = to_tensor(self.definition, cropped)
+        if self.definition.kind is Kind.CLASSES:
+            refuse_classes(self.definition, values, self.network.config.labels)
+        return values
+
+    @torch.inference_mode()
+    def encode(
+        self, inputs: Float[Tensor, "B C S S"] | Int[Tensor, "B S S"]
+    ) -> Int[Tensor, "B h w"]:
+        """Ids of prepared crops, on the CPU; each crop's are independent of the others."""
+        ids = [self.network.tokenize(each).cpu() for each in self._batches(inputs)]
+        return torch.cat(ids)[: len(inputs)]
+
+    @torch.inference_mode()
+    def decode(self, ids: Int[Tensor, "B h w"]) -> Float[Tensor, "B C S S"]:
+        """What the network gives back, values or logits, on the CPU.
+
+        Raises:
+            ConfigError: an id that is not in the code book.
+        """
+        if ids.min() < 0 or ids.max() >= self.spec.vocab_size:
+            raise ConfigError(
+                f"{self.spec.modality}: found ids {int(ids.min())} to {int(ids.max())}, expected 0 "
+                f"to {self.spec.vocab_size - 1}"
+            )
+        decoded = [self.network.decode_tokens(each).cpu() for each in self._batches(ids)]
+        return torch.cat(decoded)[: len(ids)]
+
+    def _batches(self, inputs: Tensor) -> Iterator[Tensor]:
+        device = self.network.quant_proj.weight.device
+        for batch in torch.split(inputs, _BATCH):
+            missing = _BATCH - len(batch)
+            filled = F.pad(batch, (0, 0) * (batch.ndim - 1) + (0, missing)) if missing else batch
+            yield filled.to(device)
+
+
+def _parse_modality(values: Mapping[str, Any]) -> Modality:
+    masking = values["masking"]
+    fields = {
+        **values,
+        "kind": Kind(values["kind"]),
+        "masking": Masking(masking) if masking else None,
+        "classes": tuple(values["classes"]),
+    }
+    return Modality(**fields)
