@@ -60,7 +60,7 @@ def _draw_boxes(canvas: Image.Image, label: Label, image: NDArray[Any] | None) -
     frame = _on_image(canvas, image)
     draw = ImageDraw.Draw(canvas)
     wheel = class_colours(())
-    thick, text = max(1, canvas.width // 110), max(9, canvas.width // 20)
+    thick, text = max(1, canvas.width // 80), max(9, canvas.width // 20)
     for each in sorted(label["instances"], key=lambda each: float(each["score"])):
         name = drawable(each["class_name"])
         colour = _plain(wheel[1 + zlib.crc32(name.encode()) % 60])
@@ -69,7 +69,8 @@ def _draw_boxes(canvas: Image.Image, label: Label, image: NDArray[Any] | None) -
         words = name if each["score"] == 1 else f"{name} {each['score']:.2f}"
         _tag(draw, words, corners[:2], colour, text, canvas.width)
     if not label["instances"]:
-        _tag(draw, "none found", (frame.left, frame.top), _CARD, text, canvas.width)
+        corner = (frame.left, frame.top + line_height(text))
+        _tag(draw, "none found", corner, _CARD, text, canvas.width)
 
 
 def _corners(box: Sequence[int | float], frame: Box) -> tuple[int, int, int, int]:
@@ -108,7 +109,7 @@ def _draw_crops(canvas: Image.Image, label: Label, image: NDArray[Any] | None) -
     for number, (start, end) in reversed(list(enumerate(zip(label[:, :2], ends, strict=True)))):
         share = (start[1] / width, start[0] / height, end[1] / width, end[0] / height)
         colour = _plain(wheel[1 + number % 60])
-        draw.rectangle(_corners(share, frame), outline=colour, width=max(1, canvas.width // 110))
+        draw.rectangle(_corners(share, frame), outline=colour, width=max(1, canvas.width // 80))
 
 
 def _draw_words(canvas: Image.Image, label: Label) -> None:

@@ -117,7 +117,7 @@ def _pieces(word: str, letters: Font, width: int) -> list[str]:
 
 def _fitting_length(word: str, letters: Font, width: int) -> int:
     lengths = range(1, len(word) + 1)
-    return bisect_right(lengths, width, key=lambda length: letters.getlength(word[:length]))
+    return bisect_right(lengths, float(width), key=lambda length: letters.getlength(word[:length]))
 
 
 def _breaks_words(lines: list[str], text: str) -> bool:
