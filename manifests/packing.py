@@ -33,7 +33,6 @@ def _empty_header() -> NDArray[np.uint8]:
     header[_CHECKSUM] = b" " * 8  # counts as spaces while it is computed
     header[156:157] = b"0"  # an ordinary file
     header[257:265] = b"ustar\x0000"
-    header[329:337] = header[337:345] = b"0000000\0"  # device
     return np.frombuffer(bytes(header), np.uint8)
 
 
