@@ -25,42 +25,57 @@ class CorpusConfig(_Section):
     sources: tuple[str, ...] = Field(
         description="folders, tars, parquet files (any fsspec URL), or builtin:NAME?option=value"
     )
-    samples_per_shard: int = Field(1000, ge=1, description="items per shard")
+    samples_per_shard: int = Field(default=1000, ge=1, description="items per shard")
     held_out: float = Field(
-        0.05, ge=0, lt=1, description="share held out for validation, where a source knows no split"
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="share held out for validation, where a source knows no split",
     )
-    seed: int = Field(0, description="seed of the order of samples and of the held-out share")
+    seed: int = Field(
+        default=0, description="seed of the order of samples and of the held-out share"
+    )
 
 
 class LabelConfig(_Section):
     """Which experts label the corpus."""
 
     labelers: tuple[str, ...] = Field(description="names; `fourmill labelers` lists them")
-    max_side: int = Field(512, ge=32, description="pixels of the long side that labelers see")
-    keep: tuple[str, ...] = Field((), description="transient modalities to store all the same")
+    max_side: int = Field(
+        default=512, ge=32, description="pixels of the long side that labelers see"
+    )
+    keep: tuple[str, ...] = Field(
+        default=(), description="transient modalities to store all the same"
+    )
 
 
 class TextTokenizerConfig(_Section):
     """The shared WordPiece vocabulary, and the modalities written in it."""
 
-    vocab_size: int = Field(30_000, ge=4_400, description="most ids; fewer if the corpus is small")
+    vocab_size: int = Field(
+        default=30_000, ge=4_400, description="most ids; fewer if the corpus is small"
+    )
     modalities: tuple[str, ...] = Field(
-        ("caption", "det", "metadata", "color_palette"), description="text-like modalities"
+        default=("caption", "det", "metadata", "color_palette"), description="text-like modalities"
     )
     max_tokens: dict[str, int] = Field(
         default_factory=dict, description="most tokens by modality, else the reference's"
     )
-    min_score: float = Field(0.6, ge=0, le=1, description="boxes below this score are left out")
+    min_score: float = Field(
+        default=0.6, ge=0, le=1, description="boxes below this score are left out"
+    )
 
 
 class ImageTokenizerConfig(_Section):
     """One VQ tokenizer of a dense modality."""
 
     modality: str = Field(description="what it encodes: rgb, depth, vit_s_focus, …")
-    size: int = Field(224, ge=8, description="pixels of the side of a crop")
-    patch: int = Field(16, ge=1, description="pixels of the side of a token")
-    vocab_size: int = Field(8192, ge=2, description="entries of the code book")
-    max_samples: int = Field(2000, ge=1, description="training samples, the first of the split")
+    size: int = Field(default=224, ge=8, description="pixels of the side of a crop")
+    patch: int = Field(default=16, ge=1, description="pixels of the side of a token")
+    vocab_size: int = Field(default=8192, ge=2, description="entries of the code book")
+    max_samples: int = Field(
+        default=2000, ge=1, description="training samples, the first of the split"
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="options of the tokenizer's training (VQTrainConfig)"
     )
@@ -69,9 +84,13 @@ class ImageTokenizerConfig(_Section):
 class TokenizeConfig(_Section):
     """Crops, tokenizers, and where tokenizers are kept."""
 
-    num_crops: int = Field(4, ge=1, description="crops per sample; the first is the centre, unflipped")
-    min_crop_scale: float = Field(0.4, gt=0, le=1, description="least share of the image in a crop")
-    seed: int = Field(0, description="seed of the crops")
+    num_crops: int = Field(
+        default=4, ge=1, description="crops per sample; the first is the centre, unflipped"
+    )
+    min_crop_scale: float = Field(
+        default=0.4, gt=0, le=1, description="least share of the image in a crop"
+    )
+    seed: int = Field(default=0, description="seed of the crops")
     text: TextTokenizerConfig = TextTokenizerConfig()
     images: tuple[ImageTokenizerConfig, ...] = ()
 
@@ -84,8 +103,12 @@ class RunConfig(_Section):
     corpus: CorpusConfig
     label: LabelConfig
     tokenize: TokenizeConfig = TokenizeConfig()
-    address: str | None = Field(None, description="Ray cluster to use, none for this machine")
-    train: dict[str, Any] | None = Field(None, description="read by `fourmill train`, not here")
+    address: str | None = Field(
+        default=None, description="Ray cluster to use, none for this machine"
+    )
+    train: dict[str, Any] | None = Field(
+        default=None, description="read by `fourmill train`, not here"
+    )
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:

@@ -206,7 +206,7 @@ class Engine:
         names = {name for work in self._plan.work.values() for name in work}
         steps = [self._plan.steps[name].step for name in self._plan.steps if name in names]
         shared = [each for each in steps if not each.resources.gpus]
-        available = ray.cluster_resources()
+        available = dict[str, float](ray.cluster_resources())  # type: ignore[no-untyped-call]
         pools = []
         if shared:
             cpus = max(each.resources.cpus for each in shared) * ACTOR_CPUS
@@ -360,8 +360,8 @@ class Engine:
         self._on_progress(step, samples, failed)
         if row[step] >= MAX_FAILURES_IN_A_ROW:
             raise FourmillError(
-                f"{step}: the last {row[step]} samples failed one after another; the labeler or the "
-                f"data is likely broken; `fourmill status` lists what was recorded"
+                f"{step}: the last {row[step]} samples failed one after another; the labeler or "
+                f"the data is likely broken; `fourmill status` lists what was recorded"
             )
 
     def _replace(self, unit: Unit, slot: Slot | None, error: Exception) -> None:

@@ -179,8 +179,8 @@ def refuse_other(dataset: Dataset, plan: IngestPlan) -> None:
     ours = plan.producer.params | {"seed": plan.producer.seed}
     differs = [key for key in ours if theirs.get(key) != ours[key]]
     raise ConfigError(
-        f"{dataset.url} already holds another dataset (different: {', '.join(differs) or 'version'}); "
-        f"give another root, or delete this one"
+        f"{dataset.url} already holds another dataset (different: "
+        f"{', '.join(differs) or 'version'}); give another root, or delete this one"
     )
 
 
@@ -211,7 +211,9 @@ def ingest_shard(
         keys.append(make_key(f"{sources[number].name}/{item.name}"))
         samples.append(sample)
     for name, writer in writers.items():
-        _commit(name, writer, index, digest, keys, samples, broken if name == "rgb" else [], started)
+        _commit(
+            name, writer, index, digest, keys, samples, broken if name == "rgb" else [], started
+        )
     return len(items), len(broken)
 
 

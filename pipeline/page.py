@@ -60,7 +60,9 @@ def _table(part: Table) -> str:
         bool(part.rows) and all(isinstance(row[i], (int, float)) for row in part.rows)
         for i in range(len(part.columns))
     ]
-    head = "".join(_cell("th", each, right) for each, right in zip(part.columns, numeric, strict=True))
+    head = "".join(
+        _cell("th", each, right) for each, right in zip(part.columns, numeric, strict=True)
+    )
     rows = (
         "".join(_cell("td", each, right) for each, right in zip(row, numeric, strict=True))
         for row in part.rows

@@ -74,7 +74,9 @@ def waves(steps: Sequence[Step]) -> list[list[Step]]:
     for step in steps:
         for name in step.writes:
             if name in makers:
-                raise ConfigError(f"{name} would be made by both {makers[name].name} and {step.name}")
+                raise ConfigError(
+                    f"{name} would be made by both {makers[name].name} and {step.name}"
+                )
             makers[name] = step
     level: dict[str, int] = {}
 
@@ -127,9 +129,7 @@ def plan_wave(dataset: Dataset, steps: Sequence[Step], *, relabel: bool = False)
         ConfigError: a step reads a modality that the dataset does not have and nobody makes.
     """
     head = dataset.head
-    makers = {
-        name: step.name for step in steps for name in step.transient
-    }
+    makers = {name: step.name for step in steps for name in step.transient}
     plans: dict[str, StepPlan] = {}
     for step in steps:
         writers = _writers(dataset, head, step, steps, relabel)

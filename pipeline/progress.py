@@ -51,7 +51,8 @@ class Steps:
         )
         self._failed = dict.fromkeys(totals, 0)
         self._tasks = {
-            name: self._progress.add_task(name, total=total, note="") for name, total in totals.items()
+            name: self._progress.add_task(name, total=total, note="")
+            for name, total in totals.items()
         }
         if title:
             console.print(title, style="bold", highlight=False)
@@ -79,6 +80,7 @@ class Steps:
         if not self._live and state.finished:
             rate = (state.total or 0) / max(state.elapsed or 0.0, 1e-9)
             console.print(
-                f"  {name}: {int(state.completed)} in {state.elapsed or 0:.1f} s ({rate:.1f}/s) {note}",
+                f"  {name}: {int(state.completed)} in {state.elapsed or 0:.1f} s ({rate:.1f}/s) "
+                f"{note}".rstrip(),
                 highlight=False,
             )

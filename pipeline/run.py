@@ -61,6 +61,7 @@ class Run:
             self.timings.stage("ingest") as row,
             Steps({"ingest": plan.num_items}, "Reading the corpus") as bars,
         ):
+
             def note(done: int, failed: int) -> None:
                 bars.advance("ingest", done, failed)
                 row.items, row.failed = row.items + done, row.failed + failed
@@ -75,7 +76,6 @@ class Run:
 
     def label(self) -> None:
         """All labelers, with the tokenizers of what they hand on and do not store."""
-        config = self.config
         fused = [self._tokenize_step(each) for each in self._transient_images()]
         for wave in waves([*self._label_steps(), *fused]):
             self._run_wave(wave, "label", "Labelling")
@@ -124,6 +124,7 @@ class Run:
         ]  # fmt: skip
         done = dict.fromkeys(map(token_name, missing), 0)
         with Steps(dict.fromkeys(done, 100), "Training tokenizers (per cent)") as bars:
+
             def note(name: str, step: int, steps: int) -> None:
                 percent = 100 * step // steps
                 bars.advance(name, percent - done[name])

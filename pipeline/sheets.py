@@ -111,8 +111,8 @@ def reconstruction_sheet(
         rows += [above, below]
         titles += [dataset.shard("rgb", index).keys[row], "from its tokens"]
     columns = [
-        f"{loaded[name].spec.reads} ({loaded[name].spec.max_tokens} of {loaded[name].spec.vocab_size})"
-        for name in names
+        f"{each.spec.reads} ({each.spec.max_tokens} of {each.spec.vocab_size})"
+        for each in loaded.values()
     ]
     return sheet(rows, columns, titles, title="What tokens keep: crops, and below them the tokens'")
 

@@ -122,17 +122,19 @@ class CropStep(Step):
         return (self.num_crops, 5), np.dtype(np.int64)
 
     def load(self, device: str) -> None:
-        from fourmill.tokenize.crops import crop_settings
-
-        self._crop_settings = crop_settings
+        """Nothing to load."""
 
     def run(self, batch: Sequence[Sample]) -> list[Outcome]:
-        return [
-            {"crop_settings": self._crop_settings(
-                each["key"], *each["image_size"], self.num_crops, self.seed, self.min_scale
-            )}
-            for each in batch
-        ]  # fmt: skip
+        from fourmill.tokenize.crops import crop_settings
+
+        outcomes: list[Outcome] = []
+        for each in batch:
+            height, width = each["image_size"]
+            crops = crop_settings(
+                each["key"], height, width, self.num_crops, self.seed, self.min_scale
+            )
+            outcomes.append({"crop_settings": crops})
+        return outcomes
 
 
 class TokenizeStep(Step):
@@ -157,7 +159,7 @@ class TokenizeStep(Step):
     def producer(self) -> Producer:
         from fourmill.tokenize.registry import weights_sha256
 
-        params = {"modality": self._spec.modality, "reads": self._spec.reads}
+        params: dict[str, Any] = {"modality": self._spec.modality, "reads": self._spec.reads}
         if self._spec.reads == "rgb":
             params["max_side"] = self.max_side
         return Producer(

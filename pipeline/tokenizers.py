@@ -106,7 +106,8 @@ def train_images(jobs: Sequence[TrainingJob], address: str | None, on_progress: 
     import ray
 
     with ray_session(address):
-        board = ray.remote(num_cpus=0)(_Board).remote()
+        board_class: Any = ray.remote(num_cpus=0)(_Board)
+        board = board_class.remote()
         task = ray.remote(num_cpus=1, max_retries=2)(_train)
         # the longest first, so that none is left alone at the end
         ordered = sorted(jobs, key=lambda each: not each.makers)
@@ -114,7 +115,8 @@ def train_images(jobs: Sequence[TrainingJob], address: str | None, on_progress: 
         try:
             while waiting:
                 finished, waiting = ray.wait(waiting, num_returns=1, timeout=_POLL_SECONDS)
-                for name, (step, steps) in ray.get(board.read.remote()).items():
+                noted: dict[str, tuple[int, int]] = ray.get(board.read.remote())
+                for name, (step, steps) in noted.items():
                     on_progress(name, step, steps)
                 ray.get(finished)
         except ray.exceptions.RayTaskError as error:

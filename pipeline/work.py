@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fourmill.manifests.dataset import Dataset, Failure, VersionWriter
 from fourmill.manifests.errors import SampleError
@@ -31,7 +32,7 @@ class EncodedBlock:
 
     keys: list[str]
     payloads: list[bytes] | None
-    array: np.ndarray[Any, Any] | None
+    array: NDArray[Any] | None
     valid: list[bool]
     failures: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
@@ -144,7 +145,7 @@ def commit_shard(
     return len(failures)
 
 
-def token_statistics(tokens: np.ndarray[Any, Any]) -> Mapping[str, Any]:
+def token_statistics(tokens: NDArray[Any]) -> Mapping[str, Any]:
     """How many different ids a shard of tokens uses."""
     return {"distinct": int(np.unique(tokens).size)}
 

@@ -39,8 +39,8 @@ def ingest(
     `fourmill ingest builtin:photos data/photos`.
 
     Args:
-        source: a folder of images (captions in `a.txt` beside `a.jpg`, or in one CSV or JSON table),
-            tars, parquet files, or `builtin:NAME?option=value` (photos, composites, rooms).
+        source: a folder of images (captions in `a.txt` beside `a.jpg`, or in one CSV or JSON
+            table), tars, parquet files, or `builtin:NAME?option=value` (photos, composites, rooms).
         root: the dataset to make; any fsspec URL.
         samples_per_shard: items in one shard.
         held_out: share of the items for the split `val`, where the source knows no split.
@@ -168,9 +168,7 @@ def run(
     _tell(what, json, f"{done}: {loaded.root} at snapshot {head.id[:12]}")
 
 
-def prefetch(
-    config: Positional[Path], set: tuple[str, ...] = (), everything: bool = False
-) -> None:
+def prefetch(config: Positional[Path], set: tuple[str, ...] = (), everything: bool = False) -> None:
     """Fetch all that a run needs (pictures and weights), so that it then works offline.
 
     Args:

@@ -60,9 +60,7 @@ def status(root: Positional[str], failed: bool = False, json: bool = False) -> i
                 out.print(f"{name}: {row.key}: {row.stage}: {row.message}", markup=False)
         else:
             reasons = Counter(row.message for row in rows).most_common(1)
-            out.print(
-                f"{name}: {len(rows)} failed, most often: {reasons[0][0]}", markup=False
-            )
+            out.print(f"{name}: {len(rows)} failed, most often: {reasons[0][0]}", markup=False)
     return code
 
 

@@ -68,13 +68,14 @@ def _facts(folder: Path) -> dict[str, object]:
 def evaluate_all(dataset: Dataset, places: list[Path], samples: int) -> list[dict[str, object]]:
     """What each tokenizer loses on the first samples of the held-out split, with its facts."""
     from fourmill.tokenize.evaluate import evaluate
+    from fourmill.tokenize.vq import VQTokenizer
 
     split = "val" if "val" in dataset.head.splits else None
     rows = []
     for place in places:
         tokenizer = registry.load(place)
         reads = tokenizer.spec.reads
-        if reads not in dataset.modalities or tokenizer.spec.kind != "vq":
+        if reads not in dataset.modalities or not isinstance(tokenizer, VQTokenizer):
             continue
         labels, crops, sizes, keys = [], [], [], []
         names = list(dict.fromkeys(("rgb", "crop_settings", reads)))

@@ -29,8 +29,8 @@ class RawSample:
     Attributes:
         image: the bytes of a JPEG, PNG or WebP, kept as they are.
         caption: `None` where the corpus has none.
-        labels: exact labels by modality (`truth_depth`, `truth_det`, …), where the corpus has them.
-        source: what is known of the origin: `file`, `title`, `creator`, `licence`, `url`, `dataset`.
+        labels: exact labels by modality (`truth_depth`, …), where the corpus has them.
+        source: what is known of the origin: `file`, `title`, `creator`, `licence`, `url`, ….
     """
 
     image: bytes

@@ -84,7 +84,9 @@ class FolderSource:
                 try:
                     captions.update(read_captions(name, text))
                 except ValueError as error:  # JSON errors are ValueErrors
-                    raise SourceError(f"{self.path}/{name}: not a caption table: {error}") from error
+                    raise SourceError(
+                        f"{self.path}/{name}: not a caption table: {error}"
+                    ) from error
         return captions
 
 
@@ -96,7 +98,9 @@ def read_captions(name: str, text: str) -> dict[str, str]:
     """
     rows: list[Any]
     if name.endswith((".csv", ".tsv")):
-        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith("tsv") else ","))
+        rows = list(
+            csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith("tsv") else ",")
+        )
     elif name.endswith(".jsonl"):
         rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     else:

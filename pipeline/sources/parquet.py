@@ -47,7 +47,9 @@ class ParquetSource:
                 with fs.open(file, "rb") as stream:
                     table = pq.ParquetFile(stream)
                     _image_column(table.schema_arrow.names, file)
-                    groups = [table.metadata.row_group(g).num_rows for g in range(table.num_row_groups)]
+                    groups = [
+                        table.metadata.row_group(g).num_rows for g in range(table.num_row_groups)
+                    ]
             except (OSError, ValueError) as error:
                 items.append(Item(f"{stem}.parquet", where=(file, str(error), 0)))
                 continue
@@ -74,7 +76,9 @@ class ParquetSource:
         caption = next((record[c] for c in CAPTION_COLUMNS if isinstance(record.get(c), str)), None)
         origin = {c: str(record[c]) for c in SOURCE_COLUMNS if record.get(c)}
         caption = " ".join(caption.split()) if caption else None
-        return RawSample(image, caption or None, source={"file": item.name, "dataset": self.name, **origin})
+        return RawSample(
+            image, caption or None, source={"file": item.name, "dataset": self.name, **origin}
+        )
 
 
 def _image_column(names: Sequence[str], file: str) -> str:

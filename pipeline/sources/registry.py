@@ -32,7 +32,9 @@ def open_source(text: str) -> Source:
         return ParquetSource(text)
     fs, root = fsspec.core.url_to_fs(text)
     if not fs.exists(root):
-        raise SourceError(f"{text}: no such folder or file; built-in corpora are written builtin:NAME")
+        raise SourceError(
+            f"{text}: no such folder or file; built-in corpora are written builtin:NAME"
+        )
     names = [str(each) for each in fs.ls(root, detail=False)] if fs.isdir(root) else []
     if any(each.endswith(".tar") for each in names):
         return WebDatasetSource(text)

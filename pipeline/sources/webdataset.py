@@ -61,7 +61,9 @@ class WebDatasetSource:
                             damage = f"ends in the middle of {member.name}"
                             break
                         span = (member.offset_data, member.size)
-                        groups.setdefault(f"{folder}/{stem}".lstrip("/"), {})[extension.lower()] = span
+                        groups.setdefault(f"{folder}/{stem}".lstrip("/"), {})[extension.lower()] = (
+                            span
+                        )
             except tarfile.TarError as error:
                 damage = str(error)
         items = [
@@ -91,7 +93,9 @@ class WebDatasetSource:
         caption = data["txt"].decode("utf-8", "replace") if "txt" in data else record.get("caption")
         caption = " ".join(caption.split()) if isinstance(caption, str) else None
         origin = {k: str(record[k]) for k in SOURCE_FIELDS if record.get(k)}
-        return RawSample(image, caption or None, source={"file": item.name, "dataset": self.name, **origin})
+        return RawSample(
+            image, caption or None, source={"file": item.name, "dataset": self.name, **origin}
+        )
 
 
 def _json_record(data: bytes | None, name: str) -> dict[str, Any]:
