@@ -4,14 +4,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from fourmill.manifests.errors import DatasetError, SampleError, ShardError
+from fourmill.manifests.errors import DatasetError, SampleError, ShardError, SnapshotError
 from fourmill.manifests.hashing import sha256_bytes
 from fourmill.manifests.labels import check_label
 from fourmill.manifests.packing import keys_digest
+from fourmill.manifests.publishing import SNAPSHOTS, read_snapshot, snapshot_ids
 from fourmill.manifests.shards import Shard, shard_name
 from fourmill.manifests.snapshots import Snapshot, VersionEntry
 from fourmill.manifests.storage import Storage
-from fourmill.manifests.tables import ShardTable, contents_digest, read_shard_table
+from fourmill.manifests.tables import (
+    FAILED_TABLE,
+    ShardTable,
+    contents_digest,
+    read_failures,
+    read_shard_table,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Problem:
 
 def find_problems(storage: Storage, snapshot: Snapshot, deep: bool) -> list[Problem]:
     """All problems of the versions of a snapshot; see `Dataset.verify`."""
-    problems: list[Problem] = []
+    problems = list(_manifest_problems(storage))
     tables: dict[str, ShardTable] = {}
     for name, entry in snapshot.modalities.items():
         try:
@@ -42,7 +49,12 @@ def find_problems(storage: Storage, snapshot: Snapshot, deep: bool) -> list[Prob
             place = storage.full(entry.folder)
             problems.append(Problem(place, "", str(error), _other_version(entry)))
             continue
-        problems += _table_problems(storage, entry, tables[name])
+        found = _table_problems(storage, entry, tables[name])
+        problems += found
+        if found:  # nothing else can be concluded from such a table
+            del tables[name]
+            continue
+        problems += _failures_problems(storage, entry)
         problems += _size_problems(storage, entry, tables[name])
     problems += _alignment_problems(storage, snapshot, tables)
     if deep:
@@ -56,12 +68,35 @@ def find_problems(storage: Storage, snapshot: Snapshot, deep: bool) -> list[Prob
     return problems
 
 
+def _manifest_problems(storage: Storage) -> Iterator[Problem]:
+    """Of the snapshots before the head; the head's own is read to get here."""
+    for name in snapshot_ids(storage):
+        try:
+            read_snapshot(storage, name)
+        except SnapshotError as error:
+            place = storage.full(f"{SNAPSHOTS}/{name}.json")
+            remedy = "restore the file from a copy; without it nobody can roll back to it"
+            yield Problem(place, "", str(error), remedy)
+
+
 def _table_problems(storage: Storage, entry: VersionEntry, table: ShardTable) -> list[Problem]:
     place = storage.full(f"{entry.folder}/_shards.parquet")
     if contents_digest(table.contents) == entry.content_sha256 and len(table) == entry.shards:
         return []
     reason = "it does not describe the version that the manifest names: the table was changed"
     return [Problem(place, "", reason, _other_version(entry))]
+
+
+def _failures_problems(storage: Storage, entry: VersionEntry) -> Iterator[Problem]:
+    place = storage.full(f"{entry.folder}/{FAILED_TABLE}")
+    remedy = "restore the file from a copy; the samples themselves are not affected"
+    try:
+        count = len(read_failures(storage, entry.folder))
+    except DatasetError as error:
+        yield Problem(place, "", str(error), remedy)
+        return
+    if count != entry.failed:
+        yield Problem(place, "", f"{count} failures, the manifest says {entry.failed}", remedy)
 
 
 def _size_problems(storage: Storage, entry: VersionEntry, table: ShardTable) -> Iterator[Problem]:

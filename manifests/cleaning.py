@@ -1,6 +1,6 @@
 """What a dataset no longer needs, and its removal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -32,15 +32,22 @@ def collect(
 
     Raises:
         ConfigError: `keep` is below 1: the head always stays.
+        SnapshotError: a manifest is broken, so that what it needs is not known.
     """
     if keep is not None and keep < 1:
         raise ConfigError(f"keep is {keep}, expected at least 1: the current snapshot always stays")
-    kept = [each.snapshot for each in log(storage, head)][:keep]
-    garbage = _snapshots(storage, {each.id for each in kept})
-    dropped = {
-        entry.folder for each in garbage for entry in _read(storage, each.path).modalities.values()
-    }
-    needed = {entry.folder for each in kept for entry in each.modalities.values()}
+    chain = [each.id for each in log(storage, head)]
+    files = storage.files(SNAPSHOTS)
+    garbage = [
+        Garbage(f"{SNAPSHOTS}/{name}", info.bytes, "a snapshot that is not in the chain to keep")
+        for name, info in files.items()
+        if (id_ := name.removesuffix(".json")) not in chain[:keep]
+        # one that is young and in no chain may be about to become the head
+        and (id_ in chain or unfinished or not _is_young({name: info}))
+    ]
+    going = {each.path for each in garbage}
+    staying = [f"{SNAPSHOTS}/{name}" for name in files if f"{SNAPSHOTS}/{name}" not in going]
+    needed, dropped = _folders(storage, staying), _folders(storage, going)
     garbage += _versions(storage, needed, dropped, unfinished)
     garbage += _aside(storage, unfinished)
     if not dry_run:
@@ -49,16 +56,10 @@ def collect(
     return garbage
 
 
-def _snapshots(storage: Storage, kept: set[str]) -> list[Garbage]:
-    return [
-        Garbage(f"{SNAPSHOTS}/{name}", info.bytes, "a snapshot that is not in the chain to keep")
-        for name, info in storage.files(SNAPSHOTS).items()
-        if name.removesuffix(".json") not in kept
-    ]
-
-
-def _read(storage: Storage, path: str) -> Snapshot:
-    return Snapshot.from_bytes(storage.read(path), storage.full(path))
+def _folders(storage: Storage, manifests: Iterable[str]) -> set[str]:
+    """The folders that manifests name."""
+    snapshots = (Snapshot.from_bytes(storage.read(path), storage.full(path)) for path in manifests)
+    return {entry.folder for each in snapshots for entry in each.modalities.values()}
 
 
 def _versions(

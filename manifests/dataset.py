@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from fourmill.manifests import life, modalities, publishing
 from fourmill.manifests.checking import Problem, find_problems
 from fourmill.manifests.cleaning import Garbage, collect
-from fourmill.manifests.errors import ConfigError, DatasetError, SnapshotError, UnknownNameError
+from fourmill.manifests.errors import (
+    AlignmentError,
+    ConfigError,
+    DatasetError,
+    SnapshotError,
+    UnknownNameError,
+)
 from fourmill.manifests.labels import Encoding
 from fourmill.manifests.modalities import Modality
 from fourmill.manifests.shards import Shard
@@ -184,7 +190,16 @@ class Dataset:
             sources: the versions that it is made from, by modality.
             folder: by default the modality's own, if it is free or holds this very version, begun
                 or complete; else one with a suffix that says what makes it.
+
+        Raises:
+            AlignmentError: a source has another number of shards.
         """
+        for name, each in sources.items():
+            if each.shards != num_shards:
+                raise AlignmentError(
+                    f"{modality.name}: {num_shards} shards cannot be made from the {each.shards} "
+                    f"of {name}"
+                )
         lineage = Lineage(
             modality=modality.name,
             definition=modality,

@@ -198,8 +198,11 @@ def _decode_plane(kind: Kind, data: bytes, encoding: Encoding) -> NDArray[Any]:
     if kind is Kind.DEPTH:
         steps = _expect(plane, np.uint16)
         return (steps * encoding.scale + encoding.offset).astype(np.float32)
-    if kind is Kind.NORMAL and plane.ndim != 3:
-        raise ValueError("found one channel, expected three")
+    channels = 3 if kind is Kind.NORMAL else 1
+    if (plane.ndim == 3) != (channels == 3):
+        raise ValueError(
+            f"found {'x'.join(map(str, plane.shape))} values, expected {channels} a pixel"
+        )
     return _expect(plane, np.uint16 if kind in _GREY_16 else np.uint8)
 
 

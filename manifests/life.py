@@ -151,14 +151,24 @@ def status(storage: Storage, head: Snapshot | None) -> Status:
     )  # fmt: skip
 
 
-def _state(name: str, entries: Mapping[str, VersionEntry]) -> str:
+def _state(
+    name: str, entries: Mapping[str, VersionEntry], above: frozenset[str] = frozenset()
+) -> str:
+    """`current` or `stale: …`.
+
+    What was made from an earlier version of itself, or of what is made from it, is not stale
+    because of that: the modalities in `above` are not looked at again.
+    """
+    above |= {name}
     for source, content in entries[name].sources.items():
+        if source in above:
+            continue
         now = entries.get(source)
         if now is None:
             return f"stale: {source} removed"
         if now.content_sha256 != content:
             return f"stale: {source} changed"
-        if _state(source, entries) != "current":
+        if _state(source, entries, above) != "current":
             return f"stale: {source} is stale"
     return "current"
 

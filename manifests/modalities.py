@@ -16,19 +16,19 @@ from fourmill.manifests.errors import ConfigError, UnknownNameError
 class Kind(StrEnum):
     """What the value of one sample is; `labels.py` says its type, and how it is stored."""
 
-    IMAGE = "image"            # uint8 [H, W, 3], RGB
-    DEPTH = "depth"            # float32 [H, W], larger is farther
-    NORMAL = "normal"          # uint8 [H, W, 3], unit vectors as 127.5 * (n + 1)
-    EDGE = "edge"              # uint8 [H, W], 0..255
-    CLASSES = "classes"        # uint8 [H, W], class index, 255 = unknown
-    INSTANCES = "instances"    # uint16 [H, W], 0 = none
-    FEATURE_MAP = "features"   # float16 [C, h, w]
-    VECTOR = "vector"          # float32 [C]
-    TEXT = "text"              # str
-    BOXES = "boxes"            # {"instances": [{"boxes", "class_name", "score"}]}
-    STRUCTURE = "structure"    # JSON object or list with a schema of its own
-    CROPS = "crops"            # int64 [crops, 5]: top, left, height, width, flip
-    TOKENS = "tokens"          # int16 or int32 [crops, tokens] or [tokens]
+    IMAGE = "image"  # uint8 [H, W, 3], RGB
+    DEPTH = "depth"  # float32 [H, W], larger is farther
+    NORMAL = "normal"  # uint8 [H, W, 3], unit vectors as 127.5 * (n + 1)
+    EDGE = "edge"  # uint8 [H, W], 0..255
+    CLASSES = "classes"  # uint8 [H, W], class index, 255 = unknown
+    INSTANCES = "instances"  # uint16 [H, W], 0 = none
+    FEATURE_MAP = "features"  # float16 [C, h, w]
+    VECTOR = "vector"  # float32 [C]
+    TEXT = "text"  # str
+    BOXES = "boxes"  # {"instances": [{"boxes", "class_name", "score"}]}
+    STRUCTURE = "structure"  # JSON object or list with a schema of its own
+    CROPS = "crops"  # int64 [crops, 5]: top, left, height, width, flip
+    TOKENS = "tokens"  # int16 or int32 [crops, tokens] or [tokens]
 
     @property
     def is_dense(self) -> bool:
@@ -44,11 +44,11 @@ _DENSE = frozenset({
 class Masking(StrEnum):
     """How 4M draws inputs and targets from a modality (the reference's four types)."""
 
-    PIXELS = "pixels"        # patches of an image, input only
-    IMAGE = "img"            # a grid of tokens: random positions
-    SEQUENCE = "seq"         # text-like: spans with sentinels
-    CHUNKS = "seq_chunks"    # text-like, spans of whole chunks (`metadata`)
-    EMBEDDING = "seq_emb"    # a sequence of vectors, input only
+    PIXELS = "pixels"  # patches of an image, input only
+    IMAGE = "img"  # a grid of tokens: random positions
+    SEQUENCE = "seq"  # text-like: spans with sentinels
+    CHUNKS = "seq_chunks"  # text-like, spans of whole chunks (`metadata`)
+    EMBEDDING = "seq_emb"  # a sequence of vectors, input only
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Which snapshot is current, and how another becomes it: aligned, atomically, by one at a time."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from fourmill.manifests.errors import AlignmentError, ConfigError, SnapshotError
@@ -96,8 +97,9 @@ def is_version_folder(storage: Storage, folder: str) -> bool:
 def choose_folder(storage: Storage, name: str, lineage: Lineage) -> str:
     """The modality's own folder if it is free or holds this version, else one named after it."""
     candidates = [name]
+    producer = re.sub(r"[^0-9A-Za-z_-]+", "-", lineage.producer.name)
     for digits in (4, 8, 64):
-        candidates.append(f"{name}.{lineage.producer.name}-{lineage.identity[:digits]}")
+        candidates.append(f"{name}.{producer}-{lineage.identity[:digits]}")
     for folder in candidates:
         holder = _holder(storage, folder)
         if holder is None or holder.identity == lineage.identity:

@@ -1,6 +1,7 @@
 """Manifests: which version of which modality makes up a dataset, and where each came from."""
 
 import json
+import re
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,9 @@ from fourmill.manifests.labels import Encoding
 from fourmill.manifests.modalities import Modality
 
 SCHEMA_VERSION = 1
+
+_FOLDER = re.compile(r"[0-9A-Za-z_@-][0-9A-Za-z_@.-]*")
+_RESERVED = ("HEAD", "snapshots")
 
 
 class Record(BaseModel):
@@ -68,6 +72,12 @@ class Lineage(Record):
     encoding: Encoding = Encoding()
     shards: int
 
+    @field_validator("definition")
+    @classmethod
+    def _stays_inside(cls, definition: Modality) -> Modality:
+        _check_folder(definition.folder)
+        return definition
+
     @cached_property
     def identity(self) -> str:
         """SHA-256 of what decides the bytes."""
@@ -93,6 +103,18 @@ class VersionEntry(Lineage):
     failed: int
     bytes: int
     content_sha256: str
+
+    @field_validator("folder")
+    @classmethod
+    def _is_inside(cls, folder: str) -> str:
+        return _check_folder(folder)
+
+
+def _check_folder(folder: str) -> str:
+    """A manifest may come from anywhere: nothing is read or written but folders of the root."""
+    if not _FOLDER.fullmatch(folder) or folder in _RESERVED:
+        raise ValueError(f"{folder!r} cannot be the folder of a version")
+    return folder
 
 
 class Snapshot(Record):
