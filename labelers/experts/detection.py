@@ -1,6 +1,5 @@
 """Boxes of the 80 classes of COCO."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,9 @@ from jaxtyping import UInt8
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
 from fourmill.labelers.coco import COCO_NAMES
+from fourmill.labelers.package_weights import checked_pip_file
 from fourmill.labelers.sizes import resized
-from fourmill.manifests.errors import MissingPackageError, SampleError
+from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import Label
 from fourmill.manifests.packages import package_file
 
@@ -52,11 +52,8 @@ class Detection(Labeler):
         return _SHA256
 
     def load(self, device: str) -> None:
-        graph = package_file("pip", _PACKAGE, _VERSION, _GRAPH)
+        graph = checked_pip_file(_PACKAGE, _VERSION, _GRAPH, _SHA256)
         layout = package_file("pip", _PACKAGE, _VERSION, _LAYOUT)
-        found = hashlib.sha256(graph.read_bytes()).hexdigest()
-        if found != _SHA256:
-            raise MissingPackageError(f"{graph} has sha256 {found}, expected {_SHA256}")
         self._network: Any = cv2.dnn.readNetFromTensorflow(str(graph), str(layout))
 
     def label(self, batch: Sequence[Sample]) -> list[Mapping[str, Label] | SampleError]:

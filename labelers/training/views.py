@@ -79,7 +79,7 @@ def make_view(sample: dict[str, Any], number: int) -> View:
 def _truth(
     sample: dict[str, Any], size: tuple[int, int], window: tuple[slice, slice]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    unknown = {
+    unknown: dict[str, np.ndarray[Any, Any]] = {
         "truth_depth": np.zeros(size, np.float32),
         "truth_normal": np.full((*size, 3), UNKNOWN_NORMAL, np.uint8),
         "truth_semseg_coarse": np.full(size, UNKNOWN_CLASS, np.uint8),
@@ -113,9 +113,9 @@ def _other_colours(
     if rng.random() < 0.3:
         noise = rng.normal(0, rng.uniform(0.005, 0.04), pixels.shape)
         pixels = pixels + noise.astype(np.float32)
-    jittered = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
+    jittered: np.ndarray[Any, Any] = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
     if rng.random() < 0.4:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
         _, data = cv2.imencode(".jpg", jittered, quality)
-        jittered = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        jittered = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return jittered
