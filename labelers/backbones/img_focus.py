@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from safetensors.numpy import save_file
 
 from fourmill.labelers.package_weights import checked_pip_file
 from fourmill.manifests.packages import cache_folder
@@ -74,6 +71,9 @@ def checkpoint() -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
+    import onnx
+    from safetensors.numpy import save_file
+
     tensors = _tensors(onnx.load(str(source)))
     backbone = {name: each for name, each in tensors.items() if not name.startswith("decoder.")}
     # the decoder reads the last layer after the backbone's final norm, which goes with it, so that
@@ -85,8 +85,10 @@ def _convert(source: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(_CONFIG, sort_keys=True))
 
 
-def _tensors(model: "onnx.ModelProto") -> dict[str, NDArray[Any]]:
+def _tensors(model: Any) -> dict[str, NDArray[Any]]:
     """Parameters by name; the export renamed what it folded, and the graph tells what that was."""
+    from onnx import numpy_helper
+
     raw = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     named = {name: each for name, each in raw.items() if not name.startswith("onnx::")}
     for node in model.graph.node:

@@ -121,7 +121,7 @@ def _begin(config: TrainHeads) -> _State:
     """New heads, or those of an interrupted run of the same configuration."""
     torch.manual_seed(config.seed)
     heads = Heads(HeadsConfig(config.features, config.linear))
-    heads = heads.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    heads = heads.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(
         heads.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )

