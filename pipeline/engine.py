@@ -11,6 +11,7 @@ actors, one per CPU; a step that asks for a GPU gets a pool of its own.
 
 import logging
 import os
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -100,11 +101,7 @@ class Worker:
     """An actor that runs any of its pool's steps; each is loaded when it is first needed."""
 
     def __init__(self, steps: Sequence[Step], device: str, threads: int) -> None:
-        import cv2
-        import torch
-
-        cv2.setNumThreads(threads)
-        torch.set_num_threads(threads)
+        self._threads = threads
         self._steps = {each.name: each for each in steps}
         self._loaded: set[str] = set()
         self._device = device
@@ -118,9 +115,18 @@ class Worker:
         if name not in self._loaded:
             step.load(self._device)
             self._loaded.add(name)
+            _limit_threads(self._threads)
         outcomes = run_step(step, block, upstream)
         failed = sum(isinstance(each, SampleError) for each in outcomes)
         return outcomes, (len(block), failed, time.perf_counter() - started)
+
+
+def _limit_threads(threads: int) -> None:
+    """Keep libraries to this many threads; those that no step imported stay unimported."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(threads)
 
 
 @dataclass
@@ -322,7 +328,7 @@ class Engine:
             )
             self._pending[done] = (each, None)
 
-    def _after_encode(self, unit: Unit, _: None) -> None:
+    def _after_encode(self, unit: Unit, _: int) -> None:
         self._close_call(unit)
         left = (unit.shard, unit.modality)
         self._waiting.setdefault(left, self._num_blocks(unit.shard))

@@ -179,7 +179,7 @@ def gc(
     _out().print(f"{'would free' if dry_run else 'freed'} {total}")
 
 
-def human_bytes(count: float) -> str:
+def human_bytes(count: int | float) -> str:
     """Bytes in words.
 
     >>> human_bytes(1536)
