@@ -46,7 +46,11 @@ def reference_state(model: FourM) -> Names:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.LayerNorm) and module.bias is None:
             state[f"{name}.bias"] = torch.zeros_like(module.weight)
-    return {name: value.detach().contiguous() for name, value in sorted(state.items())}
+    # copies: files cannot hold views of one another
+    return {
+        name: value.detach().clone(memory_format=torch.contiguous_format)
+        for name, value in sorted(state.items())
+    }
 
 
 def load_reference(model: FourM, state: Mapping[str, Tensor], where: str = "checkpoint") -> None:

@@ -20,6 +20,8 @@ from fourmill.train.domains import Domains
 from fourmill.train.embeddings import InputEmbedding, PositionTable, TokenTable
 from fourmill.train.selection import PADDING, Selection
 
+_HIDDEN = -1e30  # finite in float32 and bfloat16, and large enough to swallow any score
+
 
 @dataclass(frozen=True)
 class ModelShape(BlockConfig):
@@ -158,7 +160,7 @@ class FourM(nn.Module):
 def _hide(hidden: Bool[Tensor, "..."], like: Tensor) -> Float[Tensor, "..."]:
     """An additive bias that hides; rows with everything hidden attend evenly, and stay finite."""
     bias = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-    return bias.masked_fill(hidden, torch.finfo(like.dtype).min)
+    return bias.masked_fill(hidden, _HIDDEN)
 
 
 def initialise(model: FourM, seed: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64, Num
 from torch import Tensor
 
-Continuous = Num[Tensor, "batch length width"]
+Continuous = Num[Tensor, "batch length values"]
 """Patches or vectors of one modality; uint8 pixels are 0..255, floats are taken as they are."""
 
 PADDING = -1

@@ -1,0 +1,46 @@
+"""What the loader hands over: small integer arrays of whole samples; masking chooses from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int, Int64, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples, one crop of each.
+
+    Attributes:
+        sample: row of each sample in the snapshot: what masks are keyed by.
+        visit: how many times it was seen before.
+        tokens: ids by modality; sequences end with zeros.
+        valid: by modality, whether the sample has a label; all do where it is left out.
+        pixels: by modality, the crop's pixels, 0..255.
+    """
+
+    sample: Int64[Tensor, " batch"]
+    visit: Int64[Tensor, " batch"]
+    tokens: Mapping[str, Int[Tensor, "batch length"]]
+    valid: Mapping[str, Bool[Tensor, " batch"]] = field(default_factory=dict)
+    pixels: Mapping[str, UInt8[Tensor, "batch height width 3"]] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+
+        def move(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: each.to(device, non_blocking=True) for name, each in values.items()}
+
+        return Batch(
+            self.sample.to(device), self.visit.to(device),
+            move(self.tokens), move(self.valid), move(self.pixels),
+        )  # fmt: skip
+
+
+def patches(
+    pixels: UInt8[Tensor, "batch height width 3"], size: int
+) -> UInt8[Tensor, "batch patches values"]:
+    """Square patches row by row, each flattened as (row, column, channel)."""
+    rows = pixels.unflatten(1, (-1, size)).unflatten(3, (-1, size))
+    return rows.transpose(2, 3).flatten(3).flatten(1, 2)

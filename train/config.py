@@ -1,0 +1,218 @@
+"""The configuration of a training run: the section `train` of a run's YAML file.
+
+`root` and `tokenizers` stand at the top of the file, where the pipeline reads them too. Unknown
+keys are errors that suggest the nearest name. Nothing here needs torch.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.hashing import sha256_of
+
+Count = int | tuple[int, int]
+"""A number, or the least and the most of it, drawn evenly for each sample."""
+
+KeepLaw = Literal["random", "all", "binary"]
+
+
+def _range(count: Count) -> tuple[int, int]:
+    return (count, count) if isinstance(count, int) else count
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Mixture(_Section):
+    """One component of the mixture of Dirichlet distributions."""
+
+    weight: float = Field(1.0, gt=0, description="how often it is drawn, relative to the others")
+    inputs: dict[str, float] = Field(
+        {"*": 0.5}, description="alpha by modality, `*` for all others; 0 never gives any token"
+    )
+    targets: dict[str, float] = Field({"*": 0.5}, description="as `inputs`, of the targets")
+    keep: dict[str, KeepLaw] = Field(
+        {}, description="law of what spans keep of text-like inputs: random, all, binary"
+    )
+
+    def keep_of(self, name: str) -> str:
+        """The law of a modality."""
+        return self.keep.get(name, self.keep.get("*", "random"))
+
+
+class MaskingConfig(_Section):
+    """What is chosen of each sample, as inputs and as targets."""
+
+    law: Literal["faithful", "efficient"] = Field(
+        "efficient", description="as published, or without the padding that it leaves"
+    )
+    input_tokens: Count = Field(128, description="tokens that the encoder sees, or (least, most)")
+    target_tokens: Count = Field(128, description="tokens that the decoder predicts")
+    mixture: tuple[Mixture, ...] = Field(
+        (Mixture(),), min_length=1, description="what the budgets of modalities are drawn from"
+    )
+
+    @property
+    def input_range(self) -> tuple[int, int]:
+        """Least and most inputs."""
+        return _range(self.input_tokens)
+
+    @property
+    def target_range(self) -> tuple[int, int]:
+        """Least and most targets."""
+        return _range(self.target_tokens)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "MaskingConfig":
+        for low, high in (self.input_range, self.target_range):
+            if not 1 <= low <= high:
+                raise ValueError(f"token budgets from {low} to {high} are not possible")
+        return self
+
+
+class ModelConfig(_Section):
+    """Size and variant of the model."""
+
+    preset: str | None = Field(None, description="tiny, small, base, large or xlarge: the sizes")
+    dim: int = Field(256, ge=4, description="width")
+    heads: int = Field(4, ge=1, description="attention heads")
+    encoder_depth: int = Field(4, ge=1, description="blocks of the encoder")
+    decoder_depth: int = Field(4, ge=1, description="blocks of the decoder")
+    mlp_ratio: float = Field(4.0, gt=0, description="hidden over outer width of the MLPs")
+    gated: bool = Field(True, description="SwiGLU rather than GELU")
+    bias: bool = Field(False, description="biases in linear layers and norms")
+    qk_norm: bool = Field(False, description="layer norm on queries and keys")
+    registers: int = Field(0, ge=0, description="register tokens of the encoder")
+    share_text_embeddings: bool = Field(
+        True, description="one table for all text-like modalities, which have one vocabulary"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset") is None:
+            return values
+        name = values["preset"]
+        if name not in PRESETS:
+            raise ValueError(f"there is no preset {name!r}; known: {', '.join(PRESETS)}")
+        return {**PRESETS[name], **values}
+
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"dim": 384, "heads": 6, "encoder_depth": 6, "decoder_depth": 6},
+    "small": {"dim": 512, "heads": 8, "encoder_depth": 8, "decoder_depth": 8},
+    "base": {"dim": 768, "heads": 12, "encoder_depth": 12, "decoder_depth": 12},
+    "large": {"dim": 1024, "heads": 16, "encoder_depth": 24, "decoder_depth": 24},
+    "xlarge": {"dim": 2048, "heads": 32, "encoder_depth": 24, "decoder_depth": 24},
+}
+"""The published sizes."""
+
+
+class TrainConfig(_Section):
+    """Everything `fourmill train` does."""
+
+    root: str = Field(description="dataset root, any fsspec URL")
+    tokenizers: Path = Field(description="folder of the trained tokenizers")
+    out: Path = Field(description="folder of the run: checkpoints, metrics")
+    inputs: tuple[str, ...] | None = Field(
+        None, description="modalities that can be inputs; default: all of the dataset's tokens"
+    )
+    targets: tuple[str, ...] | None = Field(
+        None, description="modalities that can be targets; default: all tokens"
+    )
+    pixel_patch: int = Field(16, ge=1, description="patch of inputs like rgb@112, in pixels")
+    model: ModelConfig = ModelConfig()
+    masking: MaskingConfig = MaskingConfig()
+    loss: Literal["mod", "token", "token_vocab"] = Field(
+        "mod", description="mean over modalities (published runs), or over targets"
+    )
+    steps: int = Field(1000, ge=1, description="optimizer steps")
+    batch_size: int = Field(64, ge=1, description="samples a step")
+    lr: float = Field(1e-3, gt=0, description="highest learning rate")
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
+    warmup: int = Field(50, ge=0, description="steps in which the learning rate rises")
+    weight_decay: float = Field(0.05, ge=0, description="of all parameters with two dimensions")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
+    clip: float | None = Field(1.0, gt=0, description="highest norm of the gradient")
+    seed: int = Field(0, description="of weights, order, crops and masks")
+    eval_every: int = Field(100, ge=1, description="steps between evaluations on `val`")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the last ones are kept")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of activations; auto: bfloat16 on GPUs and on CPUs with matrix units for it",
+    )
+    device: str = Field("auto", description="cpu, cuda, cuda:1; auto: a GPU if there is one")
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: all")
+    compile: bool = Field(False, description="torch.compile the model's blocks")
+    pixel_cache_mib: int = Field(2048, ge=0, description="memory for decoded crops")
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what decides the result: a run can be resumed with the same one only."""
+        return sha256_of(self.model_dump(mode="json", exclude=set(_INCIDENTAL)))
+
+
+_INCIDENTAL = (
+    "root", "tokenizers", "out", "keep_checkpoints", "log_every", "checkpoint_every",
+    "pixel_cache_mib",
+)  # fmt: skip
+
+
+def load_train_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration in a run's YAML file.
+
+    Args:
+        overrides: options of the section, which win over the file's.
+
+    Raises:
+        ConfigError: no such file, not YAML, no section, an unknown key (the nearest is named), a
+            wrong value.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("train"), dict):
+        raise ConfigError(f"{path}: has no section `train`")
+    outer = {name: loaded[name] for name in ("root", "tokenizers") if name in loaded}
+    section = {**outer, **loaded["train"], **(overrides or {})}
+    try:
+        return TrainConfig.model_validate(section)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(error, str(path)))) from error
+
+
+def _explain(error: ValidationError, place: str) -> list[str]:
+    """One line for each thing that is wrong."""
+    lines = []
+    for each in error.errors():
+        dotted = ".".join(["train", *map(str, each["loc"])])
+        if each["type"] == "extra_forbidden":
+            known = _known_keys(each["loc"][:-1])
+            nearest = difflib.get_close_matches(str(each["loc"][-1]), known, n=1, cutoff=0.4)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+            lines.append(f"{place}: unknown key {dotted!r}; {hint}")
+        elif each["type"] == "missing":
+            lines.append(f"{place}: {dotted} is missing")
+        else:
+            lines.append(f"{place}: {dotted}: {each['msg']} (found {each['input']!r})")
+    return lines
+
+
+def _known_keys(path: Sequence[int | str]) -> list[str]:
+    sections = {("model",): ModelConfig, ("masking",): MaskingConfig}
+    if "mixture" in path:
+        return list(Mixture.model_fields)
+    names = tuple(map(str, path))
+    model: type[BaseModel] = sections.get(names, TrainConfig)
+    return list(model.model_fields)

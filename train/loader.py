@@ -1,0 +1,123 @@
+"""Batches from a pinned snapshot: in an order that is a function of (seed, epoch), and no state.
+
+What the loader has given is one integer, the number of batches. Order, crops and masks follow from
+it, so that a run that was killed goes on with the very batch that it would have had.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from numpy.typing import NDArray
+
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.modalities import Masking
+from fourmill.manifests.snapshots import Snapshot
+from fourmill.train.batch import Batch
+from fourmill.train.counters import hashes, integers, sample_keys
+from fourmill.train.data import Rows, TokenColumn
+from fourmill.train.domains import Domains
+from fourmill.train.pixels import PixelReader
+
+
+class TokenLoader:
+    """Samples of one split.
+
+    Args:
+        seed: of the order, and of which crop of a sample is shown at which visit.
+        cache_bytes: memory for decoded pixels.
+        threads: that decode them.
+
+    Raises:
+        ConfigError: the split is empty, or crops are not the same in number.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        snapshot: Snapshot,
+        domains: Domains,
+        split: str,
+        batch_size: int,
+        seed: int = 0,
+        cache_bytes: int = 2**31,
+        threads: int = 2,
+    ) -> None:
+        if split not in snapshot.splits:
+            raise ConfigError(f"{dataset.url} has no split {split!r}: ingest it with held_out > 0")
+        shards = [i for start, stop in snapshot.splits[split] for i in range(start, stop)]
+        self._rows = Rows(dataset, snapshot, shards)
+        if not len(self._rows):
+            raise ConfigError(f"{dataset.url}: the split {split!r} holds no samples")
+        self.batch_size = batch_size
+        self.seed = seed
+        pixels = [each for each in domains.modalities if each.masking is Masking.PIXELS]
+        tokens = [each for each in domains.modalities if each.masking is not Masking.PIXELS]
+        self._columns = {each.name: TokenColumn(each, self._rows) for each in tokens}
+        self._pixels = {
+            each.name: PixelReader(
+                self._rows.shards("rgb"),
+                self._rows.shards("crop_settings"),
+                self._rows.starts,
+                each.input_size,
+                cache_bytes // len(pixels),
+                threads,
+            )
+            for each in pixels
+        }
+        self.num_crops = self._count_crops()
+        self._order: tuple[int, Int64[np.ndarray, " rows"]] = (-1, np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number`, counted from 0 over all epochs; the last of an epoch runs into the next.
+        """
+        position = number * self.batch_size + np.arange(self.batch_size)
+        epochs, places = np.divmod(position, len(self))
+        rows = np.concatenate(
+            [self._permutation(int(each))[places[epochs == each]] for each in np.unique(epochs)]
+        )
+        ids, visits = torch.from_numpy(self._rows.ids[rows]), torch.from_numpy(epochs)
+        crop = integers(sample_keys(self.seed, ids, visits), "crop", 0, self.num_crops - 1)
+        return self._read(rows, crop.numpy(), visits)
+
+    def all(self) -> Iterator[Batch]:
+        """Every sample once, in order, by its first crop, always with the same masks."""
+        for start in range(0, len(self), self.batch_size):
+            yield self.rows(np.arange(start, min(start + self.batch_size, len(self))))
+
+    def rows(self, rows: NDArray[np.int64]) -> Batch:
+        """The first crops of some rows of the split."""
+        zeros = np.zeros(len(rows), np.int64)
+        return self._read(rows, zeros, torch.from_numpy(zeros))
+
+    def _read(
+        self, rows: NDArray[np.int64], crop: NDArray[np.int64], visits: torch.Tensor
+    ) -> Batch:
+        tokens, pixels, valid = {}, {}, {}
+        for name, column in self._columns.items():
+            values, is_valid = column.read(rows, crop)
+            tokens[name], valid[name] = torch.from_numpy(values), torch.from_numpy(is_valid)
+        for name, reader in self._pixels.items():
+            values, is_valid = reader.read(rows, crop)
+            pixels[name], valid[name] = torch.from_numpy(values), torch.from_numpy(is_valid)
+        return Batch(torch.from_numpy(self._rows.ids[rows]), visits, tokens, valid, pixels)
+
+    def _permutation(self, epoch: int) -> Int64[np.ndarray, " rows"]:
+        if self._order[0] != epoch:
+            key = sample_keys(self.seed, torch.tensor([epoch]), torch.tensor([0]))
+            order = hashes(key, "order", len(self))[0].argsort()
+            self._order = (epoch, order.numpy())
+        return self._order[1]
+
+    def _count_crops(self) -> int:
+        counts = {
+            name: column.num_crops for name, column in self._columns.items() if column.num_crops
+        }
+        if len(set(counts.values())) > 1:
+            raise ConfigError(f"modalities with different numbers of crops: {counts}")
+        return next(iter(counts.values()), 1)

@@ -1,0 +1,210 @@
+"""The training loop. Whenever it is killed, it goes on from the last checkpoint to the same end."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.errors import TrainingError
+from fourmill.train import runs
+from fourmill.train.checkpoint import State, load_last, save_checkpoint
+from fourmill.train.config import ModelConfig, TrainConfig
+from fourmill.train.data import domains_of
+from fourmill.train.domains import Domains
+from fourmill.train.loader import TokenLoader
+from fourmill.train.loss import compute_loss
+from fourmill.train.masking import Masking
+from fourmill.train.metrics import LossMeter, MetricsLog, fill_share, read_metrics
+from fourmill.train.model import FourM, ModelShape
+from fourmill.train.optim import lr_at, make_optimizer, set_lr
+
+_EVAL_SEED = 1_000_003  # of masks of the evaluation, which no training masks should share
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is reported after each step."""
+
+    step: int
+    steps: int
+    samples_per_second: float
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The end of a run.
+
+    Attributes:
+        checkpoint: folder of the last one.
+        val_losses: nats per target by modality, of the last evaluation.
+    """
+
+    checkpoint: Path
+    step: int
+    val_losses: dict[str, float]
+
+
+def plan_run(config: TrainConfig) -> runs.Run:
+    """What a run would be made of: the head of the dataset, or the snapshot that it began with.
+
+    Raises:
+        DatasetError: there is no dataset.
+        ConfigError: the dataset lacks what the configuration names, or `out` holds another run.
+    """
+    dataset = Dataset.open(config.root)
+    snapshot = dataset.head
+    domains = domains_of(snapshot, config.inputs, config.targets, config.pixel_patch)
+    wanted = runs.Run(config, snapshot.id, runs.contents_of(snapshot, domains), domains)
+    found = runs.read_run(config.out)
+    if found is None:
+        return wanted
+    runs.refuse_other_run(found, wanted)
+    return runs.Run(config, found.snapshot, found.contents, found.domains)
+
+
+def train(
+    config: TrainConfig, on_progress: Callable[[Progress], None] | None = None
+) -> TrainResult:
+    """Train to `config.steps`, from the last checkpoint if there is one.
+
+    On one machine, with one number of threads, the weights are the same to the bit however often
+    the run was killed. A run that is finished returns at once.
+
+    Raises:
+        DatasetError: there is no dataset, or a shard is broken.
+        ConfigError: the dataset lacks what the configuration names, or `out` holds another run.
+        TrainingError: the loss is not finite.
+    """
+    run = plan_run(config)
+    if runs.finished_steps(config.out) < config.steps:
+        runs.write_run(run)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        _Trainer(run).run(on_progress)
+    return TrainResult(
+        runs.checkpoints(config.out)[0], config.steps, last_val_losses(config.out)
+    )
+
+
+def last_val_losses(out: Path) -> dict[str, float]:
+    """Nats per target by modality, of the last evaluation of a run."""
+    lines = [each for each in read_metrics(out / "metrics.jsonl") if each["kind"] == "val"]
+    return dict(lines[-1]["by_modality"]) if lines else {}
+
+
+def build_model(domains: Domains, config: ModelConfig, seed: int = 0) -> FourM:
+    """The model of a configuration, with fresh weights."""
+    fields = config.model_dump(exclude={"preset"})
+    return FourM(domains, ModelShape(**fields), seed)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a configuration."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type of activations: bfloat16 where the device has matrix units for it."""
+    if name == "auto":
+        fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
+    """Products in `dtype`; parameters, norms and sums stay float32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+class _Trainer:
+    def __init__(self, run: runs.Run) -> None:
+        config = run.config
+        self.config = config
+        self.device = choose_device(config.device)
+        self.dtype = choose_dtype(config.dtype, self.device)
+        dataset = Dataset.open(config.root)
+        snapshot = dataset.snapshot(run.snapshot)
+        cache = config.pixel_cache_mib * 2**20
+        threads = torch.get_num_threads()
+        self.loader, self.val_loader = (
+            TokenLoader(
+                dataset, snapshot, run.domains, split, config.batch_size, config.seed,
+                cache, threads,
+            )
+            for split in ("train", "val")
+        )  # fmt: skip
+        self.masking = Masking(run.domains, config.masking, config.seed)
+        self.val_masking = Masking(run.domains, config.masking, config.seed + _EVAL_SEED)
+        self.model = build_model(run.domains, config.model, config.seed).to(self.device)
+        self.optimizer = make_optimizer(self.model, config)
+        self.state = load_last(config.out, self.model, self.optimizer) or State(0, 0.0)
+        self.log = MetricsLog(config.out / "metrics.jsonl", self.state.step)
+        self.meter = LossMeter(run.domains.targets)
+        if config.compile:
+            for block in (*self.model.encoder, *self.model.decoder):
+                block.compile()
+
+    def run(self, on_progress: Callable[[Progress], None] | None) -> None:
+        config = self.config
+        first, began = self.state.step, time.monotonic()
+        for step in range(first, config.steps):
+            fill = self._step(step)
+            done = step + 1
+            seconds = time.monotonic() - began
+            rate = (done - first) * config.batch_size / seconds
+            is_saved = done % config.checkpoint_every == 0 or done == config.steps
+            loss = None
+            if done % config.log_every == 0 or is_saved:
+                losses = self.meter.take()
+                loss = sum(losses.values()) / len(losses)
+                self.log.write(
+                    "train", done, losses, lr=lr_at(step, config), fill=fill,
+                    samples_per_second=round(rate, 2), seconds=round(self.state.seconds + seconds, 2),
+                )  # fmt: skip
+            if done % config.eval_every == 0 or done == config.steps:
+                self.log.write("val", done, self._evaluate())
+            if is_saved:
+                state = State(done, self.state.seconds + seconds)
+                save_checkpoint(
+                    config.out, self.model, self.optimizer, state, config.keep_checkpoints
+                )
+            if on_progress is not None:
+                on_progress(Progress(done, config.steps, rate, loss))
+
+    def _step(self, step: int) -> float:
+        """One step of the optimizer; gives the share of slots that held tokens."""
+        config = self.config
+        selection = self.masking(self.loader.batch(step).to(self.device))
+        with autocast(self.device, self.dtype):
+            loss = compute_loss(self.model, selection, config.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss.total)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
+        if not math.isfinite(float(norm)):
+            raise TrainingError(
+                f"step {step + 1}: the loss is {float(loss.total.detach()):g} and the gradient's "
+                f"norm {float(norm):g}; the weights are those of the last checkpoint: lower `lr` "
+                f"({config.lr:g}) or `clip` ({config.clip})"
+            )
+        set_lr(self.optimizer, lr_at(step, config))
+        self.optimizer.step()
+        self.meter.add(loss)
+        return round(fill_share(selection.target_modality), 4)
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float]:
+        meter = LossMeter(self.model.domains.targets)
+        for batch in self.val_loader.all():
+            selection = self.val_masking(batch.to(self.device))
+            with autocast(self.device, self.dtype):
+                meter.add(compute_loss(self.model, selection))
+        return meter.take()

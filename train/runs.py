@@ -1,0 +1,150 @@
+"""The folder of a run: what it was made of, how far it is. Nothing here needs torch.
+
+    out/run.json                        config, snapshot, modalities; written once
+    out/metrics.jsonl                   losses by step
+    out/checkpoints/step-000200/        weights, optimizer, state.json
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.hashing import canonical_json
+from fourmill.manifests.modalities import Modality
+from fourmill.manifests.snapshots import Snapshot
+from fourmill.train.config import TrainConfig
+from fourmill.train.domains import Domains
+
+_MODALITIES = TypeAdapter(tuple[Modality, ...])
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of.
+
+    Attributes:
+        snapshot: id of the dataset's snapshot that it trains on.
+        contents: modality -> digest of the version that it reads.
+    """
+
+    config: TrainConfig
+    snapshot: str
+    contents: dict[str, str]
+    domains: Domains
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to go on."""
+        return {"config": self.config.identity, "contents": self.contents}
+
+
+def contents_of(snapshot: Snapshot, domains: Domains) -> dict[str, str]:
+    """Digests of the versions that a model of these domains reads."""
+    names = {each.name for each in domains.modalities} & snapshot.modalities.keys()
+    if any(each.folder == "rgb" for each in domains.modalities):
+        names |= {"rgb", "crop_settings"}
+    return {name: snapshot.modalities[name].content_sha256 for name in sorted(names)}
+
+
+def write_run(run: Run) -> None:
+    """Write down what the run is made of, before it begins."""
+    value = {
+        "config": run.config.model_dump(mode="json"),
+        "snapshot": run.snapshot,
+        "contents": run.contents,
+        "modalities": [asdict(each) for each in run.domains.modalities],
+        "inputs": list(run.domains.inputs),
+        "targets": list(run.domains.targets),
+    }
+    run.config.out.mkdir(parents=True, exist_ok=True)
+    replace_file(run.config.out / "run.json", canonical_json(value))
+
+
+def read_run(out: Path) -> Run | None:
+    """What the run in a folder is made of; `None` where there is none.
+
+    Raises:
+        ConfigError: not readable.
+    """
+    path = out / "run.json"
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        domains = Domains(
+            _MODALITIES.validate_python(value["modalities"]),
+            tuple(value["inputs"]),
+            tuple(value["targets"]),
+        )
+        config = TrainConfig.model_validate(value["config"])
+        return Run(config, value["snapshot"], dict(value["contents"]), domains)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(f"{path}: not readable ({error}); remove the folder {out}") from error
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """Complete checkpoints, the last one first."""
+    return sorted((out / "checkpoints").glob("step-*"), reverse=True)
+
+
+def finished_steps(out: Path) -> int:
+    """Steps of the last checkpoint, 0 where there is none."""
+    found = checkpoints(out)
+    if not found:
+        return 0
+    state = json.loads((found[0] / _STATE).read_text(encoding="utf-8"))
+    return int(state["step"])
+
+
+def refuse_other_run(found: Run, wanted: Run) -> None:
+    """Refuse to go on with a run of another configuration, or on other data.
+
+    Raises:
+        ConfigError: what differs, and what to do.
+    """
+    if found.identity == wanted.identity:
+        return
+    old, new = found.config.model_dump(mode="json"), wanted.config.model_dump(mode="json")
+    differing = [
+        f"{key} was {old[key]!r}, now {new[key]!r}"
+        for key in new
+        if old[key] != new[key] and key not in {"root", "tokenizers", "out"}
+    ]
+    changed = sorted(
+        name
+        for name in found.contents.keys() | wanted.contents.keys()
+        if found.contents.get(name) != wanted.contents.get(name)
+    )
+    if changed:
+        differing.append(f"the dataset has other versions of {', '.join(changed)}")
+    raise ConfigError(
+        f"{wanted.config.out} holds a run that was made otherwise: {'; '.join(differing)}. Give "
+        f"another `out`, or begin anew with --fresh, which sets the old run aside"
+    )
+
+
+def set_aside(out: Path) -> Path | None:
+    """Rename a run's folder to a free name beside it, and say which."""
+    if not out.exists():
+        return None
+    number = 1
+    while (target := out.with_name(f"{out.name}.old-{number}")).exists():
+        number += 1
+    out.rename(target)
+    return target
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(f".{path.name}.new")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
