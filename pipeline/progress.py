@@ -71,6 +71,8 @@ class Steps:
 
     def advance(self, name: str, done: int, failed: int = 0, note: str = "") -> None:
         """Count finished units; failed ones among them are shown apart."""
+        if not done:
+            return
         task = self._tasks[name]
         self._failed[name] += failed
         if self._failed[name]:

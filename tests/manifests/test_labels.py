@@ -168,6 +168,25 @@ def test_broken_bytes_are_a_failed_sample_and_nothing_worse(name, data):
         decode_label(modality(name), broken)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': ((, }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-4, -1)}",
+        "{'descr': '<f4', 'fortran_order': False}",
+        "{'descr': '<q9', 'fortran_order': False, 'shape': (4,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (10**12,)}",
+        "[1, 2]",
+        "\x00",
+        "(" * 9000,
+    ],
+)
+def test_a_broken_npy_header_is_a_failed_sample(header):
+    npy = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(16)
+    with pytest.raises(SampleError, match="not readable as vector"):
+        decode_label(modality("imagenet_features"), npy)
+
+
 def test_bytes_are_never_unpickled():
     objects = np.array([{"a": 1}], dtype=object)
     buffer = io.BytesIO()

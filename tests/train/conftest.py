@@ -1,4 +1,4 @@
-"""A small dataset of real photographs, with tokens that simple arithmetic makes of their patches."""
+"""A small dataset of real photographs, with tokens that arithmetic makes of patches."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.labels import encode_label
 from fourmill.manifests.modalities import Kind, Masking, Modality, modality, token_modality
@@ -52,8 +53,7 @@ def write_dataset(root: Path) -> Dataset:
     dataset = Dataset.open(str(root), create=True)
     definitions = [modality("rgb"), modality("crop_settings"), COLOUR, LIGHT, CAPTION]
     writers = [
-        dataset.writer(each, Producer(name="test", version="1"), {}, SHARDS)
-        for each in definitions
+        dataset.writer(each, Producer(name="test", version="1"), {}, SHARDS) for each in definitions
     ]
     per_shard = len(PHOTOS) // SHARDS
     for shard in range(SHARDS):

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import runs
 from fourmill.train.config import TrainConfig
 from fourmill.train.loop import Progress, train
 from fourmill.train.metrics import read_metrics
-from safetensors.torch import load_file
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -50,8 +51,8 @@ def test_a_model_learns_what_pixels_say_of_tokens(make_config: MakeConfig) -> No
         targets=("tok_light@32",), inputs=("rgb@32",),
     )  # fmt: skip
     train(config)
-    losses = [each["loss"] for each in read_metrics(config.out / "metrics.jsonl")
-              if each["kind"] == "train"]  # fmt: skip
+    lines = read_metrics(config.out / "metrics.jsonl")
+    losses = [each["loss"] for each in lines if each["kind"] == "train"]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -110,7 +111,7 @@ def test_a_finished_run_does_nothing(make_config: MakeConfig) -> None:
 
 def test_a_run_of_another_configuration_is_not_continued(make_config: MakeConfig) -> None:
     train(make_config(steps=2))
-    with pytest.raises(ConfigError, match="lr was 0.001, now 0.5.*--fresh"):
+    with pytest.raises(ConfigError, match=r"lr was 0.001, now 0.5.*--fresh"):
         train(make_config(steps=2, lr=0.5))
 
 
@@ -138,8 +139,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(make_config: MakeConfig
 def test_only_the_last_checkpoints_are_kept(make_config: MakeConfig) -> None:
     config = make_config(steps=6, checkpoint_every=1, keep_checkpoints=2)
     train(config)
-    assert [each.name for each in runs.checkpoints(config.out)] == ["step-00000006", "step-00000005"]
+    names = [each.name for each in runs.checkpoints(config.out)]
+    assert names == ["step-00000006", "step-00000005"]
     state = json.loads((runs.checkpoints(config.out)[0] / "state.json").read_text())
     assert state["step"] == 6
-
-

@@ -1,0 +1,87 @@
+"""What README and docs print is true: commands run, programs run, links lead somewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def _commands(page: Path, program: str) -> list[list[str]]:
+    lines = "\n".join(_blocks(page, "sh")).splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [each for each in words if each and each[0] == program]
+
+
+@pytest.mark.slow
+@pytest.mark.packages
+def test_the_walk_through_ones_own_folder_runs_as_printed(tmp_path):
+    pictures = tmp_path / "Pictures"
+    pictures.mkdir()
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        Image.fromarray(getattr(skimage.data, name)()).save(pictures / f"{name}.jpg")
+        (pictures / f"{name}.txt").write_text(f"a picture called {name}")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    # weights stay where they are cached, whatever the home directory
+    cache = os.environ.get("FOURMILL_CACHE", str(Path.home() / ".cache" / "fourmill"))
+    environment = os.environ | {"HOME": str(tmp_path), "FOURMILL_CACHE": cache}
+    walk = _commands(ROOT / "README.md", "fourmill")
+    assert len(walk) >= 8
+    for words in walk:
+        expanded = [each.replace("~", str(tmp_path)) for each in words[1:]]
+        done = subprocess.run(
+            [sys.executable, "-m", "fourmill.pipeline.cli", *expanded],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "mine.png").stat().st_size > 10_000
+    (program,) = _blocks(ROOT / "README.md", "python")
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "a picture called" in shown.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_printed_make_targets_exist(page):
+    for words in _commands(page, "make"):
+        subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_printed_verbs_and_options_exist(page, capsys):
+    from fourmill.pipeline.cli import VERBS, main
+
+    lines = re.findall(r"`fourmill ([a-z]+)([^`\n]*)`|^fourmill ([a-z]+)(.*)$", page.read_text(),
+                       re.MULTILINE)  # fmt: skip
+    for quoted, first, printed, second in lines:
+        verb, rest = quoted or printed, first or second
+        assert verb in VERBS, f"{page.name}: fourmill {verb}"
+        options = re.findall(r"--[a-z][a-z-]+", rest)
+        if options:
+            with pytest.raises(SystemExit):
+                main([verb, "--help"])
+            shown = capsys.readouterr().out
+            assert all(each in shown for each in options), f"{page.name}: fourmill {verb} {rest}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_are_there(page):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert [each for each in targets if not (page.parent / each).exists()] == []
