@@ -10,7 +10,7 @@ from fourmill.manifests.shards import shard_name
 from fourmill.manifests.snapshots import Lineage, Snapshot, VersionEntry
 from fourmill.manifests.storage import Storage
 from fourmill.manifests.tables import SHARD_TABLE, read_shard_table
-from fourmill.manifests.writing import RECORDS, read_commits
+from fourmill.manifests.writing import read_commits, read_plan
 
 
 @dataclass(frozen=True)
@@ -179,14 +179,14 @@ def _unfinished(storage: Storage) -> list[Unfinished]:
     for folder in storage.folders():
         if folder in published or folder.startswith(".") or folder == SNAPSHOTS:
             continue
+        lineage: Lineage | None
         if storage.exists(f"{folder}/{SHARD_TABLE}"):
-            lineage: Lineage = read_shard_table(storage, folder).entry
+            lineage = read_shard_table(storage, folder).entry
             done = lineage.shards
         else:
-            first = read_commits(storage, folder, limit=1)
-            if not first:
-                continue
-            lineage, done = first[0].lineage, len(storage.files(f"{folder}/{RECORDS}"))
+            lineage, done = read_plan(storage, folder), len(read_commits(storage, folder))
+        if lineage is None:
+            continue
         label = producer_label(lineage)
         found.append(Unfinished(folder, lineage.modality, label, done, lineage.shards))
     return found

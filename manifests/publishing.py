@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from fourmill.manifests.errors import AlignmentError, ConfigError, SnapshotError
 from fourmill.manifests.shards import shard_name
 from fourmill.manifests.snapshots import Lineage, Snapshot, VersionEntry
-from fourmill.manifests.storage import ASIDE, Storage
+from fourmill.manifests.storage import Storage
 from fourmill.manifests.tables import SHARD_TABLE, read_shard_table
-from fourmill.manifests.writing import RECORDS, read_commits
+from fourmill.manifests.writing import RECORDS, read_plan
 
 HEAD = "HEAD"
 SNAPSHOTS = "snapshots"
@@ -77,11 +77,7 @@ def refuse_foreign_files(storage: Storage) -> None:
         ConfigError: it names a file or a folder that is not ours.
     """
     foreign = [name for name in storage.files() if not name.startswith(".")]
-    foreign += [
-        name for name in storage.folders()
-        if not name.startswith(".") and name not in (ASIDE, SNAPSHOTS)
-        and not is_version_folder(storage, name)
-    ]  # fmt: skip
+    foreign += [name for name in storage.folders() if _is_foreign(storage, name)]
     if foreign:
         raise ConfigError(
             f"{storage.url} holds {foreign[0]!r}, which is no part of a dataset: give an empty "
@@ -89,9 +85,17 @@ def refuse_foreign_files(storage: Storage) -> None:
         )
 
 
+def _is_foreign(storage: Storage, folder: str) -> bool:
+    if folder.startswith(".") or folder == SNAPSHOTS:
+        return False
+    # a writer makes the folder, then says what it holds, then puts shards there: so look first
+    holds_something = bool(set(storage.names(folder)) - {RECORDS})
+    return holds_something and not is_version_folder(storage, folder)
+
+
 def is_version_folder(storage: Storage, folder: str) -> bool:
     """Whether a folder under the root holds a version, begun or complete."""
-    return storage.exists(f"{folder}/{SHARD_TABLE}") or bool(storage.files(f"{folder}/{RECORDS}"))
+    return storage.exists(f"{folder}/{SHARD_TABLE}") or read_plan(storage, folder) is not None
 
 
 def choose_folder(storage: Storage, name: str, lineage: Lineage) -> str:
@@ -111,8 +115,7 @@ def _holder(storage: Storage, folder: str) -> Lineage | None:
     """The lineage of what a folder holds."""
     if storage.exists(f"{folder}/{SHARD_TABLE}"):
         return read_shard_table(storage, folder).entry
-    commits = read_commits(storage, folder, limit=1)
-    return commits[0].lineage if commits else None
+    return read_plan(storage, folder)
 
 
 def publish(

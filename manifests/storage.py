@@ -4,7 +4,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,11 +61,10 @@ class Storage:
         return bytes(self._fs.cat_file(self._place(path)))
 
     def read_many(self, paths: Sequence[str]) -> list[bytes]:
-        """The bytes of many files, fetched together where that is faster."""
-        if self.is_local or not paths:
-            return [self.read(path) for path in paths]
-        found = self._fs.cat([self._place(path) for path in paths])
-        return [bytes(found[self._place(path)]) for path in paths]
+        """The bytes of those files that are there, fetched together where that is faster."""
+        places = [self._place(path) for path in paths]
+        found = self._fs.cat(places, on_error="omit") if places else {}
+        return [bytes(found[place]) for place in places if place in found]
 
     def open_array(self, path: str) -> NDArray[np.uint8]:
         """The bytes of a file: memory-mapped from a disk, fetched from an object store.
@@ -130,6 +129,10 @@ class Storage:
         """Names of the folders directly under the root, sorted."""
         return [_name(each) for each in self._list("") if each["type"] == "directory"]
 
+    def names(self, folder: str) -> list[str]:
+        """Names of all that is directly in a folder, sorted; empty if there is no such folder."""
+        return [_name(each) for each in self._list(folder)]
+
     def find(self, folder: str) -> dict[str, FileInfo]:
         """All files below a folder, as paths under the root."""
         self._fs.invalidate_cache()
@@ -143,7 +146,7 @@ class Storage:
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all below it; what is not there is no error."""
         self._fs.invalidate_cache()
-        if self._fs.exists(self._place(path)):
+        with suppress(FileNotFoundError):  # another may remove it in the same moment
             self._fs.rm(self._place(path), recursive=True)
 
     def _place(self, path: str) -> str:
@@ -157,10 +160,13 @@ class Storage:
     def _list(self, folder: str) -> list[dict[str, Any]]:
         self._fs.invalidate_cache()
         place = self._place(folder)
-        try:
-            entries = self._fs.ls(place, detail=True)
-        except FileNotFoundError:
-            return []
+        while True:
+            try:
+                entries = self._fs.ls(place, detail=True)
+                break
+            except FileNotFoundError:  # of the folder, or of a file that vanished meanwhile
+                if not self._fs.isdir(place):
+                    return []
         return sorted((e for e in entries if e["name"].rstrip("/") != place), key=_name)
 
     def _compare_and_write(self, path: str, expected: bytes | None, data: bytes) -> bool:

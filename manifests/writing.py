@@ -25,12 +25,12 @@ from fourmill.manifests.tables import (
 )
 
 RECORDS = "_records"
+_PLAN = "version.json"
 
 
 class Commit(Record):
     """The small file that a finished shard leaves behind until its version is complete."""
 
-    lineage: Lineage
     record: ShardRecord
     failures: tuple[Failure, ...] = ()
 
@@ -53,6 +53,7 @@ class VersionWriter:
         self.folder = folder
         self.lineage = lineage
         self._sources = dict(sources)
+        self._has_begun = False
 
     @property
     def num_shards(self) -> int:
@@ -106,6 +107,7 @@ class VersionWriter:
         Raises:
             ShardError: keys that are not allowed, or counts that differ.
             AlignmentError: a source has other keys in this shard.
+            DatasetError: another version was begun in this folder.
         """
         if (payloads is None) == (array is None):
             raise ShardError(f"{self._path(index)}: give either payloads or an array")
@@ -196,11 +198,26 @@ class VersionWriter:
     def _put(
         self, record: ShardRecord, data: "bytes | memoryview", failures: Sequence[Failure]
     ) -> None:
-        commit = Commit(lineage=self.lineage, record=record, failures=tuple(failures))
+        commit = Commit(record=record, failures=tuple(failures))
         place = _record_path(self.folder, record.index)
+        self._begin()
         self._storage.remove(place)  # it must not vouch for bytes that it has not seen
         self._storage.write(self._path(record.index), data)
         self._storage.write(place, commit.model_dump_json().encode())
+
+    def _begin(self) -> None:
+        """Say what the folder is to hold before anything else is in it."""
+        if self._has_begun:
+            return
+        plan = self.lineage.model_dump_json().encode()
+        self._storage.swap(_plan_path(self.folder), None, plan)
+        begun = read_plan(self._storage, self.folder)
+        if begun is None or begun.identity != self.lineage.identity:
+            raise DatasetError(
+                f"{self._storage.full(self.folder)}: somebody else began another version here: "
+                f"run the step again, so that it finds a folder of its own"
+            )
+        self._has_begun = True
 
     def _refuse_other_keys(self, record: ShardRecord) -> None:
         for name, source in self._sources.items():
@@ -244,9 +261,17 @@ class VersionWriter:
         return table if table.entry.identity == self.lineage.identity else None
 
 
-def read_commits(storage: Storage, folder: str, limit: int | None = None) -> list[Commit]:
+def read_plan(storage: Storage, folder: str) -> Lineage | None:
+    """What an unfinished version is to be; `None` if there is none in this folder."""
+    try:
+        return Lineage.model_validate_json(storage.read(_plan_path(folder)))
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def read_commits(storage: Storage, folder: str) -> list[Commit]:
     """Records of the shards of an unfinished version; what is not readable counts as not there."""
-    names = list(storage.files(f"{folder}/{RECORDS}"))[:limit]
+    names = [name for name in storage.files(f"{folder}/{RECORDS}") if name != _PLAN]
     commits = []
     for data in storage.read_many([f"{folder}/{RECORDS}/{name}" for name in names]):
         try:
@@ -254,6 +279,10 @@ def read_commits(storage: Storage, folder: str, limit: int | None = None) -> lis
         except ValidationError:  # of an older fourmill: the shard is made again
             continue
     return commits
+
+
+def _plan_path(folder: str) -> str:
+    return f"{folder}/{RECORDS}/{_PLAN}"
 
 
 def _record_path(folder: str, index: int) -> str:
