@@ -149,7 +149,7 @@ def ingest(
     if missing:
         import ray  # a second or two, which a run that has nothing to do must not take
 
-        from fourmill.pipeline.engine import ray_session
+        from fourmill.pipeline.workers import ray_session
 
         with ray_session(address):
             task = ray.remote(num_cpus=1, max_retries=2)(ingest_shard)

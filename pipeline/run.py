@@ -187,7 +187,7 @@ class Run:
             run_plan(dataset, plan, stage, title, self.timings)
 
     def _start_ray(self) -> None:
-        from fourmill.pipeline.engine import ray_session
+        from fourmill.pipeline.workers import ray_session
 
         self._stack.enter_context(ray_session(self.config.address))
 

@@ -14,9 +14,10 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.manifests.modalities import modality, token_modality
 from fourmill.pipeline.config import ImageTokenizerConfig, TokenizeConfig
-from fourmill.pipeline.engine import BLOCK_SAMPLES, ray_session
+from fourmill.pipeline.engine import BLOCK_SAMPLES
 from fourmill.pipeline.steps import Step
 from fourmill.pipeline.work import load_block, run_step
+from fourmill.pipeline.workers import ray_session
 from fourmill.tokenize import registry
 from fourmill.tokenize.base import TokenizerSpec
 

@@ -68,10 +68,9 @@ def test_printed_make_targets_exist(page):
 def test_printed_verbs_and_options_exist(page, capsys):
     from fourmill.pipeline.cli import VERBS, main
 
-    lines = re.findall(r"`fourmill ([a-z]+)([^`\n]*)`|^fourmill ([a-z]+)(.*)$", page.read_text(),
-                       re.MULTILINE)  # fmt: skip
-    for quoted, first, printed, second in lines:
-        verb, rest = quoted or printed, first or second
+    quoted = re.findall(r"`fourmill ([a-z]+)([^`\n]*)`", page.read_text())
+    printed = [(words[1], shlex.join(words[2:])) for words in _commands(page, "fourmill")]
+    for verb, rest in quoted + printed:
         assert verb in VERBS, f"{page.name}: fourmill {verb}"
         options = re.findall(r"--[a-z][a-z-]+", rest)
         if options:

@@ -251,7 +251,7 @@ def _run_steps(
             if dry_run or plan.is_empty:
                 continue
             if plan.work:
-                from fourmill.pipeline.engine import ray_session
+                from fourmill.pipeline.workers import ray_session
 
                 stack.enter_context(ray_session(address))
             with timings.stage(stage) as row:

@@ -8,9 +8,9 @@ import skimage.data
 from PIL import Image
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.pipeline.engine import ray_session
 from fourmill.pipeline.ingest import ingest, plan_ingest
 from fourmill.pipeline.sources.folder import FolderSource
+from fourmill.pipeline.workers import ray_session
 
 CAPTIONS = {
     "astronaut": "an astronaut in an orange suit in front of a flag",

@@ -14,6 +14,12 @@ from fourmill.pipeline.sources.base import Source
 from fourmill.pipeline.sources.registry import open_source
 
 
+JSON_LINES = """
+{"image": "a.jpg", "text": "a cat"}
+{"image": "b.jpg", "text": "a cup"}
+"""
+
+
 def _jpeg(image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG")
@@ -29,7 +35,7 @@ def _read_all(source: Source) -> dict[str, str | None]:
     [
         ("captions.csv", "file_name,caption\na.jpg,a cat\nb.jpg,a cup\n"),
         ("captions.json", json.dumps({"a.jpg": "a cat", "b.jpg": "a cup"})),
-        ("captions.jsonl", '{"image": "a.jpg", "text": "a cat"}\n{"image": "b.jpg", "text": "a cup"}'),
+        ("captions.jsonl", JSON_LINES),
     ],
 )  # fmt: skip
 def test_captions_of_a_folder_come_from_one_table(tmp_path, photographs, table, text):
