@@ -42,5 +42,6 @@ def patches(
     pixels: UInt8[Tensor, "batch height width 3"], size: int
 ) -> UInt8[Tensor, "batch patches values"]:
     """Square patches row by row, each flattened as (row, column, channel)."""
-    rows = pixels.unflatten(1, (-1, size)).unflatten(3, (-1, size))
-    return rows.transpose(2, 3).flatten(3).flatten(1, 2)
+    batch, height, width, channels = pixels.shape
+    rows = pixels.reshape(batch, height // size, size, width // size, size, channels)
+    return rows.transpose(2, 3).reshape(batch, -1, size * size * channels)

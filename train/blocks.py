@@ -73,11 +73,17 @@ class Attention(nn.Module):
             q, k, v = self.qkv(x_BMD).chunk(3, dim=-1)
         else:
             q, (k, v) = self.q(x_BMD), self.kv(context_BND).chunk(2, dim=-1)
-        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (q, k, v))
+        q, k, v = (self._split_heads(each) for each in (q, k, v))
         q, k = self.q_norm(q), self.k_norm(k)
-        out = _attend(q, k, v, bias)
+        out = _attend(q, k, v, bias) if k.shape[2] else torch.zeros_like(q)
+        if self.cross and bias is not None:  # where all is hidden there is nothing to add
+            out = out.masked_fill((bias < 0).all(-1, keepdim=True), 0)
         result: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return result
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        batch, length, dim = x.shape
+        return x.view(batch, length, self.heads, dim // self.heads).transpose(1, 2)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

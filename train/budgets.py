@@ -59,7 +59,7 @@ def fill(
 
     Modalities with a share of 0 get none.
     """
-    for _ in range(budgets.shape[1]):  # each round fills a modality up, or leaves less than one each
+    for _ in range(budgets.shape[1]):  # each round fills one up, or leaves less than one for each
         space = torch.where(shares > 0, room - budgets, 0)
         weights = shares * (space > 0)
         even = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)

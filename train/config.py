@@ -32,13 +32,16 @@ class _Section(BaseModel):
 class Mixture(_Section):
     """One component of the mixture of Dirichlet distributions."""
 
-    weight: float = Field(1.0, gt=0, description="how often it is drawn, relative to the others")
-    inputs: dict[str, float] = Field(
-        {"*": 0.5}, description="alpha by modality, `*` for all others; 0 never gives any token"
+    weight: float = Field(
+        default=1.0, gt=0, description="how often it is drawn, relative to the others"
     )
-    targets: dict[str, float] = Field({"*": 0.5}, description="as `inputs`, of the targets")
+    inputs: dict[str, float] = Field(
+        default={"*": 0.5},
+        description="alpha by modality, `*` for all others; 0 never gives any token",
+    )
+    targets: dict[str, float] = Field(default={"*": 0.5}, description="as `inputs`, of the targets")
     keep: dict[str, KeepLaw] = Field(
-        {}, description="law of what spans keep of text-like inputs: random, all, binary"
+        default={}, description="law of what spans keep of text-like inputs: random, all, binary"
     )
 
     def keep_of(self, name: str) -> str:
@@ -50,12 +53,16 @@ class MaskingConfig(_Section):
     """What is chosen of each sample, as inputs and as targets."""
 
     law: Literal["faithful", "efficient"] = Field(
-        "efficient", description="as published, or without the padding that it leaves"
+        default="efficient", description="as published, or without the padding that it leaves"
     )
-    input_tokens: Count = Field(128, description="tokens that the encoder sees, or (least, most)")
-    target_tokens: Count = Field(128, description="tokens that the decoder predicts")
+    input_tokens: Count = Field(
+        default=128, description="tokens that the encoder sees, or (least, most)"
+    )
+    target_tokens: Count = Field(default=128, description="tokens that the decoder predicts")
     mixture: tuple[Mixture, ...] = Field(
-        (Mixture(),), min_length=1, description="what the budgets of modalities are drawn from"
+        default=(Mixture(),),
+        min_length=1,
+        description="what the budgets of modalities are drawn from",
     )
 
     @property
@@ -79,18 +86,21 @@ class MaskingConfig(_Section):
 class ModelConfig(_Section):
     """Size and variant of the model."""
 
-    preset: str | None = Field(None, description="tiny, small, base, large or xlarge: the sizes")
-    dim: int = Field(256, ge=4, description="width")
-    heads: int = Field(4, ge=1, description="attention heads")
-    encoder_depth: int = Field(4, ge=1, description="blocks of the encoder")
-    decoder_depth: int = Field(4, ge=1, description="blocks of the decoder")
-    mlp_ratio: float = Field(4.0, gt=0, description="hidden over outer width of the MLPs")
-    gated: bool = Field(True, description="SwiGLU rather than GELU")
-    bias: bool = Field(False, description="biases in linear layers and norms")
-    qk_norm: bool = Field(False, description="layer norm on queries and keys")
-    registers: int = Field(0, ge=0, description="register tokens of the encoder")
+    preset: str | None = Field(
+        default=None, description="tiny, small, base, large or xlarge: the sizes"
+    )
+    dim: int = Field(default=256, ge=4, description="width")
+    heads: int = Field(default=4, ge=1, description="attention heads")
+    encoder_depth: int = Field(default=4, ge=1, description="blocks of the encoder")
+    decoder_depth: int = Field(default=4, ge=1, description="blocks of the decoder")
+    mlp_ratio: float = Field(default=4.0, gt=0, description="hidden over outer width of the MLPs")
+    gated: bool = Field(default=True, description="SwiGLU rather than GELU")
+    bias: bool = Field(default=False, description="biases in linear layers and norms")
+    qk_norm: bool = Field(default=False, description="layer norm on queries and keys")
+    registers: int = Field(default=0, ge=0, description="register tokens of the encoder")
     share_text_embeddings: bool = Field(
-        True, description="one table for all text-like modalities, which have one vocabulary"
+        default=True,
+        description="one table for all text-like modalities, which have one vocabulary",
     )
 
     @model_validator(mode="before")
@@ -121,38 +131,45 @@ class TrainConfig(_Section):
     tokenizers: Path = Field(description="folder of the trained tokenizers")
     out: Path = Field(description="folder of the run: checkpoints, metrics")
     inputs: tuple[str, ...] | None = Field(
-        None, description="modalities that can be inputs; default: all of the dataset's tokens"
+        default=None,
+        description="modalities that can be inputs; default: all of the dataset's tokens",
     )
     targets: tuple[str, ...] | None = Field(
-        None, description="modalities that can be targets; default: all tokens"
+        default=None, description="modalities that can be targets; default: all tokens"
     )
-    pixel_patch: int = Field(16, ge=1, description="patch of inputs like rgb@112, in pixels")
+    pixel_patch: int = Field(
+        default=16, ge=1, description="patch of inputs like rgb@112, in pixels"
+    )
     model: ModelConfig = ModelConfig()
     masking: MaskingConfig = MaskingConfig()
     loss: Literal["mod", "token", "token_vocab"] = Field(
-        "mod", description="mean over modalities (published runs), or over targets"
+        default="mod", description="mean over modalities (published runs), or over targets"
     )
-    steps: int = Field(1000, ge=1, description="optimizer steps")
-    batch_size: int = Field(64, ge=1, description="samples a step")
-    lr: float = Field(1e-3, gt=0, description="highest learning rate")
-    min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
-    warmup: int = Field(50, ge=0, description="steps in which the learning rate rises")
-    weight_decay: float = Field(0.05, ge=0, description="of all parameters with two dimensions")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="of AdamW")
-    clip: float | None = Field(1.0, gt=0, description="highest norm of the gradient")
-    seed: int = Field(0, description="of weights, order, crops and masks")
-    eval_every: int = Field(100, ge=1, description="steps between evaluations on `val`")
-    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the last ones are kept")
-    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    steps: int = Field(default=1000, ge=1, description="optimizer steps")
+    batch_size: int = Field(default=64, ge=1, description="samples a step")
+    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
+    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
+    warmup: int = Field(default=50, ge=0, description="steps in which the learning rate rises")
+    weight_decay: float = Field(
+        default=0.05, ge=0, description="of all parameters with two dimensions"
+    )
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="of AdamW")
+    clip: float | None = Field(default=1.0, gt=0, description="highest norm of the gradient")
+    seed: int = Field(default=0, description="of weights, order, crops and masks")
+    eval_every: int = Field(default=100, ge=1, description="steps between evaluations on `val`")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(default=2, ge=1, description="how many of the last ones are kept")
+    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
+        default="auto",
         description="of activations; auto: bfloat16 on GPUs and on CPUs with matrix units for it",
     )
-    device: str = Field("auto", description="cpu, cuda, cuda:1; auto: a GPU if there is one")
-    threads: int | None = Field(None, ge=1, description="CPU threads; default: all")
-    compile: bool = Field(False, description="torch.compile the model's blocks")
-    pixel_cache_mib: int = Field(2048, ge=0, description="memory for decoded crops")
+    device: str = Field(
+        default="auto", description="cpu, cuda, cuda:1; auto: a GPU if there is one"
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: all")
+    compile: bool = Field(default=False, description="torch.compile the model's blocks")
+    pixel_cache_mib: int = Field(default=2048, ge=0, description="memory for decoded crops")
 
     @property
     def identity(self) -> str:
@@ -210,9 +227,8 @@ def _explain(error: ValidationError, place: str) -> list[str]:
 
 
 def _known_keys(path: Sequence[int | str]) -> list[str]:
-    sections = {("model",): ModelConfig, ("masking",): MaskingConfig}
+    sections: dict[str, type[BaseModel]] = {"model": ModelConfig, "masking": MaskingConfig}
     if "mixture" in path:
         return list(Mixture.model_fields)
-    names = tuple(map(str, path))
-    model: type[BaseModel] = sections.get(names, TrainConfig)
-    return list(model.model_fields)
+    section = sections.get(str(path[0])) if path else None
+    return list((section or TrainConfig).model_fields)

@@ -17,11 +17,10 @@ _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed number; product
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _ATTEMPTS = 8  # of the rejection sampler: each accepts 95 %
+_PARTS = [1, _ATTEMPTS, _ATTEMPTS, _ATTEMPTS]
 
 
-def sample_keys(
-    seed: int, sample: Int64[Tensor, " batch"], visit: Int64[Tensor, " batch"]
-) -> Keys:
+def sample_keys(seed: int, sample: Int64[Tensor, " batch"], visit: Int64[Tensor, " batch"]) -> Keys:
     """One key a sample; all numbers of a (sample, visit) are drawn from it."""
     start = torch.full_like(sample, _stream(f"seed {seed}"))
     return _mix(_mix(start + sample * _GOLDEN) + visit * _GOLDEN)
@@ -63,7 +62,7 @@ def _log_gamma(keys: Keys, stream: str, alpha: Tensor) -> Tensor:
     """Logarithms of Gamma(alpha, 1) draws, by Marsaglia and Tsang (2000)."""
     size = alpha[0].numel()
     noise = uniforms(keys, stream, size * (3 * _ATTEMPTS + 1)).view(*alpha.shape, -1)
-    boost, angle, radius, accept = noise.split([1, _ATTEMPTS, _ATTEMPTS, _ATTEMPTS], dim=-1)
+    boost, angle, radius, accept = torch.split(noise, _PARTS, dim=-1)
     d = (torch.where(alpha < 1, alpha + 1, alpha) - 1 / 3)[..., None]
     x = (-2 * radius.log()).sqrt() * (2 * torch.pi * angle).cos()
     root = (1 + x / (9 * d).sqrt()).clamp(min=1e-12)

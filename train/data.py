@@ -57,7 +57,9 @@ def domains_of(
 def _pixels(name: str, patch: int, snapshot: Snapshot) -> Modality:
     for needed in ("rgb", "crop_settings"):
         if needed not in snapshot.modalities:
-            raise ConfigError(f"{name} is cut from rgb by crop_settings; the snapshot lacks {needed}")
+            raise ConfigError(
+                f"{name} is cut from rgb by crop_settings; the snapshot lacks {needed}"
+            )
     if name in known.modality_names() and known.modality(name).patch_size == patch:
         return known.modality(name)
     size = int(name.removeprefix("rgb@"))

@@ -92,9 +92,7 @@ def num_positions(modality: Modality) -> int:
 
 def position_limit(modality: Modality) -> int:
     """From this position on the decoder gives a token the embedding of position 0."""
-    return min(
-        num_positions(modality), _POSITION_LIMITS.get(modality.name, modality.max_tokens)
-    )
+    return min(num_positions(modality), _POSITION_LIMITS.get(modality.name, modality.max_tokens))
 
 
 def continuous_width(modality: Modality) -> int:

@@ -5,7 +5,7 @@ nothing, and nothing that was not selected is embedded.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Float, Int64
@@ -52,7 +52,7 @@ class TokenTable(nn.Module):
     def heads(self) -> dict[str, Float[Tensor, "vocab dim"]]:
         """The part of each modality, as the weight of the layer that predicts it."""
         bounds = sorted(set(self.ranges.values()))
-        parts = self.weight.split([stop - start for start, stop in bounds])
+        parts = torch.split(self.weight, [stop - start for start, stop in bounds])
         by_range = dict(zip(bounds, parts, strict=True))
         return {name: by_range[each] for name, each in self.ranges.items()}
 
@@ -69,9 +69,7 @@ class PositionTable(nn.Module):
         super().__init__()
         counts = [num_positions(each) for each in domains.modalities]
         starts = [0, *accumulate(counts)]
-        self.ranges = dict(
-            zip(domains.names, zip(starts[:-1], starts[1:], strict=True), strict=True)
-        )
+        self.ranges = dict(zip(domains.names, pairwise(starts), strict=True))
         tables = [position_table(each, dim) for each in domains.modalities]
         self.fixed: Tensor
         self.offset: Tensor
@@ -132,7 +130,8 @@ class ContinuousProjection(nn.Module):
         chosen = rows.gather(1, source[..., None].expand(-1, -1, width))
         if chosen.dtype == torch.uint8:
             chosen = (chosen / 255 - self.mean) / self.std
-        return torch.where(is_mine, self.proj(chosen.to(self.proj.weight.dtype)), 0)
+        projected: Tensor = self.proj(chosen.to(self.proj.weight.dtype))
+        return projected.masked_fill(~is_mine, 0)
 
 
 class InputEmbedding(nn.Module):

@@ -105,7 +105,7 @@ def _views(model: FourM, name: str, value: Tensor) -> list[tuple[str, Tensor]]:
             return split(model, name, value)
     module_name, _, leaf = name.rpartition(".")
     parent_name, _, layer = module_name.rpartition(".")
-    parent = model.get_submodule(parent_name) if parent_name else model
+    parent = model.get_submodule(parent_name)
     if isinstance(parent, GatedMLP):
         return _split_gated(parent, parent_name, layer, leaf, value)
     return [(name, value)]
@@ -137,9 +137,7 @@ def _split_targets(model: FourM, name: str, value: Tensor) -> list[tuple[str, Te
     ]
 
 
-def _rows(
-    model: FourM, name: str, ranges: Mapping[str, tuple[int, int]], value: Tensor
-) -> Tensor:
+def _rows(model: FourM, name: str, ranges: Mapping[str, tuple[int, int]], value: Tensor) -> Tensor:
     start = ranges[name][0]
     return value[start : start + model.domains.modality(name).vocab_size]
 

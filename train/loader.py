@@ -74,8 +74,7 @@ class TokenLoader:
         return len(self._rows)
 
     def batch(self, number: int) -> Batch:
-        """Batch `number`, counted from 0 over all epochs; the last of an epoch runs into the next.
-        """
+        """Batch `number`, counted from 0 over all epochs; one may reach into the next epoch."""
         position = number * self.batch_size + np.arange(self.batch_size)
         epochs, places = np.divmod(position, len(self))
         rows = np.concatenate(

@@ -88,9 +88,7 @@ def train(
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         _Trainer(run).run(on_progress)
-    return TrainResult(
-        runs.checkpoints(config.out)[0], config.steps, last_val_losses(config.out)
-    )
+    return TrainResult(runs.checkpoints(config.out)[0], config.steps, last_val_losses(config.out))
 
 
 def last_val_losses(out: Path) -> dict[str, float]:
@@ -166,9 +164,10 @@ class _Trainer:
             if done % config.log_every == 0 or is_saved:
                 losses = self.meter.take()
                 loss = sum(losses.values()) / len(losses)
+                total = round(self.state.seconds + seconds, 2)
                 self.log.write(
                     "train", done, losses, lr=lr_at(step, config), fill=fill,
-                    samples_per_second=round(rate, 2), seconds=round(self.state.seconds + seconds, 2),
+                    samples_per_second=round(rate, 2), seconds=total,
                 )  # fmt: skip
             if done % config.eval_every == 0 or done == config.steps:
                 self.log.write("val", done, self._evaluate())

@@ -66,14 +66,13 @@ class Masking:
                 own = self._grid_columns(batch, keys, index, inputs[:, index], targets[:, index])
             input_columns.append(own[0])
             target_columns.append(own[1])
-        return Selection(
-            *_join(input_columns, self.config.input_range[1]),
-            *_join(target_columns, self.config.target_range[1]),
-            continuous={
-                name: patches(pixels, self.domains.modality(name).patch_size)
-                for name, pixels in batch.pixels.items()
-            },
-        )
+        input_slots = _join(input_columns, self.config.input_range[1])
+        target_slots = _join(target_columns, self.config.target_range[1])
+        continuous = {
+            name: patches(pixels, self.domains.modality(name).patch_size)
+            for name, pixels in batch.pixels.items()
+        }
+        return Selection(*input_slots, *target_slots, continuous)
 
     def _draw(
         self, batch: Batch, keys: Keys, component: Tensor
@@ -180,9 +179,10 @@ def _sequence_columns(spans: Spans, index: int) -> tuple[Columns, Columns]:
     return inputs, (chosen, torch.full_like(target, index), place, target, label)
 
 
-def _join(columns: Sequence[Columns], slots: int) -> tuple[Tensor, ...]:
+def _join(columns: Sequence[Columns], slots: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     chosen, *values = (torch.cat(each, dim=1) for each in zip(*columns, strict=True))
-    return compact(chosen, slots, *values, empty=(PADDING, 0, 0, 0))
+    first, second, third, fourth = compact(chosen, slots, *values, empty=(PADDING, 0, 0, 0))
+    return first, second, third, fourth
 
 
 def _alphas(

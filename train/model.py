@@ -131,9 +131,7 @@ class FourM(nn.Module):
         result: Tensor = self.decoder_norm(y_BMD)
         return result
 
-    def logits(
-        self, name: str, y: Float[Tensor, "*batch dim"]
-    ) -> Float[Tensor, "*batch vocab"]:
+    def logits(self, name: str, y: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Scores of all ids of a modality, of rows of the decoder's output."""
         vocab_size = self.domains.modality(name).vocab_size
         return nn.functional.linear(y, self.targets.heads()[name][:vocab_size])

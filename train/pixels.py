@@ -74,5 +74,3 @@ class PixelReader:
             return None
         settings = np.asarray(self._settings[shard].array()[local])
         return crop_dense(image, Kind.IMAGE, settings, image.shape[:2], self._size)
-
-

@@ -1,8 +1,8 @@
 """The folder of a run: what it was made of, how far it is. Nothing here needs torch.
 
-    out/run.json                        config, snapshot, modalities; written once
-    out/metrics.jsonl                   losses by step
-    out/checkpoints/step-000200/        weights, optimizer, state.json
+out/run.json                        config, snapshot, modalities; written once
+out/metrics.jsonl                   losses by step
+out/checkpoints/step-000200/        weights, optimizer, state.json
 """
 
 import json

@@ -16,15 +16,11 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from fourmill.tokenize.vocabulary import EOS, NUM_BINS, number, sentinel
 from fourmill.train.counters import Keys, uniforms
 
-SENTINEL_0 = 4
-"""Id of `[S_0]` in the shared vocabulary; `[S_1]` is the first that is used."""
-
-END = 3
-"""Id of `[EOS]`."""
-
-_CHUNK_STARTS = range(1204, 2204)  # the ids v1=0 to v1=999, which open a chunk
+_SENTINEL_0 = sentinel(0)  # [S_1] is the first that is used
+_FIRST_CHUNK = number(1, 0)  # v1=0 to v1=999 open a chunk
 _DECAY = 0.9  # of the probability to keep, each time that the input is too long
 _ATTEMPTS = 64  # then nothing is kept
 _BLOCK = 8  # attempts that are tried together: the mean is about three
@@ -75,16 +71,16 @@ def mask_spans(
     run = opens.cumsum(1)
     in_input = (valid & is_kept) | opens
     input_length = torch.where(input_budget > 0, in_input.sum(1), 0)
-    input_token = _gather_front(in_input, torch.where(opens, SENTINEL_0 + run, token))
+    input_token = _gather_front(in_input, torch.where(opens, _SENTINEL_0 + run, token))
 
     width = 2 * token.shape[1] + 1
     target = token.new_zeros(len(token), width + 1)
     place = masked.cumsum(1) + run - 1
     target.scatter_(1, torch.where(masked, place, width), token)
-    target.scatter_(1, torch.where(opens, place - 1, width), SENTINEL_0 + run)
+    target.scatter_(1, torch.where(opens, place - 1, width), _SENTINEL_0 + run)
     num_runs = run[:, -1]
     last = masked.sum(1) + num_runs
-    target.scatter_(1, last[:, None], (SENTINEL_0 + num_runs + 1)[:, None])
+    target.scatter_(1, last[:, None], (_SENTINEL_0 + num_runs + 1)[:, None])
     length = torch.where(valid.any(1), last + 1, 0)
     start = _start(keys, stream, target, opens, place - 1, length, target_budget)
     column = (start[:, None] + torch.arange(width, device=token.device)).clamp(max=width)
@@ -158,7 +154,8 @@ def _run_starts(masked: Tensor) -> Tensor:
 
 def _chunks(token: Int64[Tensor, "batch length"]) -> Int64[Tensor, "batch length"]:
     """Number of the chunk that each token is in."""
-    opens = ((token >= _CHUNK_STARTS.start) & (token < _CHUNK_STARTS.stop)) | (token == END)
+    is_type = (token >= _FIRST_CHUNK) & (token < _FIRST_CHUNK + NUM_BINS)
+    opens = is_type | (token == EOS)
     return (opens.cumsum(1) - 1).clamp(min=0)
 
 
