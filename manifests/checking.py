@@ -14,6 +14,7 @@ from fourmill.manifests.snapshots import Snapshot, VersionEntry
 from fourmill.manifests.storage import Storage
 from fourmill.manifests.tables import (
     FAILED_TABLE,
+    SHARD_TABLE,
     ShardTable,
     contents_digest,
     read_failures,
@@ -46,7 +47,7 @@ def find_problems(storage: Storage, snapshot: Snapshot, deep: bool) -> list[Prob
         try:
             tables[name] = read_shard_table(storage, entry.folder)
         except DatasetError as error:
-            place = storage.full(entry.folder)
+            place = storage.full(f"{entry.folder}/{SHARD_TABLE}")
             problems.append(Problem(place, "", str(error), _other_version(entry)))
             continue
         found = _table_problems(storage, entry, tables[name])
@@ -80,7 +81,7 @@ def _manifest_problems(storage: Storage) -> Iterator[Problem]:
 
 
 def _table_problems(storage: Storage, entry: VersionEntry, table: ShardTable) -> list[Problem]:
-    place = storage.full(f"{entry.folder}/_shards.parquet")
+    place = storage.full(f"{entry.folder}/{SHARD_TABLE}")
     if contents_digest(table.contents) == entry.content_sha256 and len(table) == entry.shards:
         return []
     reason = "it does not describe the version that the manifest names: the table was changed"
