@@ -63,10 +63,11 @@ class Heads(nn.Module):
         self.config = config
         channels = len(LAYERS) * WIDTH if config.source == "features" else 3 * PIXELS_A_PATCH**2
         width = 4 + _CLASSES if config.linear else 128
-        self.project = nn.Conv2d(channels + 2, width, 1)
+        self.project = nn.Conv2d(channels, width, 1)
+        self.place = nn.Conv2d(2, width, 1)
         if not config.linear:
             self.forget = nn.Dropout2d(0.1)
-            self.trunk = nn.Sequential(*(_Block(width) for _ in range(4)))
+            self.trunk = nn.Sequential(*(_Block(width) for _ in range(2)))
             self.up = _Up(width, 64, unshuffle=4)
             self.up_again = _Up(64, 48, unshuffle=2)
             self.shape = nn.Conv2d(48, 4 * 4, 1)
@@ -84,7 +85,7 @@ class Heads(nn.Module):
             patches = functional.pixel_unshuffle(pixels * 4 - 2, PIXELS_A_PATCH)
         else:
             patches = _layer_norm(features)
-        x = self.project(torch.cat([patches, _coordinates(patches)], dim=1))
+        x = self.project(patches) + self.place(_coordinates(patches))
         if self.config.linear:
             shape = _larger(x[:, :4], PIXELS_A_PATCH)
             return _predictions(shape, _larger(x[:, 4:], PIXELS_A_PATCH // 2))
@@ -100,8 +101,8 @@ class _Block(nn.Module):
         super().__init__()
         self.mix = nn.Conv2d(width, width, 7, padding=3, groups=width)
         self.norm = nn.GroupNorm(1, width)
-        self.widen = nn.Conv2d(width, 2 * width, 1)
-        self.narrow = nn.Conv2d(2 * width, width, 1)
+        self.widen = nn.Conv2d(width, 4 * width, 1)
+        self.narrow = nn.Conv2d(4 * width, width, 1)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         hidden = functional.gelu(self.widen(self.norm(self.mix(x))))
@@ -155,10 +156,10 @@ def load_heads(path: Path, device: str = "cpu") -> Heads:
 
 def _layer_norm(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
     """Each layer of each patch with mean 0 and deviation 1: layers differ a hundredfold in size."""
-    layers = features.reshape(len(features), -1, WIDTH, *features.shape[2:])
-    centred = layers - layers.mean(dim=2, keepdim=True)
-    scale = centred.square().mean(dim=2, keepdim=True).add(1e-6).rsqrt()
-    return (centred * scale).flatten(1, 2)
+    last = features.permute(0, 2, 3, 1)
+    layers = last.reshape(*last.shape[:3], -1, WIDTH)
+    normalised: Tensor = functional.layer_norm(layers, (WIDTH,)).flatten(-2)
+    return normalised.permute(0, 3, 1, 2)
 
 
 def _coordinates(like: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2 h w"]:

@@ -30,19 +30,25 @@ OnProgress = Callable[[int, int], None]
 
 
 def cached_examples(
-    root: str, split: str, views: int, cache: Path, on_progress: OnProgress = lambda *_: None
+    root: str, split: str, varied: float, cache: Path, on_progress: OnProgress = lambda *_: None
 ) -> list[Examples]:
     """One entry a shard and view, read lazily; what the cache lacks is made first.
 
     Args:
-        views: how many views of each sample; the first is the image as it is.
+        varied: of the shards, this share comes again as other crops in other colours; 2.5 means
+            two such views of all shards, and a third one of half of them.
 
     Raises:
         UnknownNameError: the dataset has no such split.
         DatasetError: there is no dataset, or it has no `rgb`.
     """
     dataset = Dataset.open(root)
-    wanted = [(shard, view) for view in range(views) for shard in dataset.shard_indices(split)]
+    shards = dataset.shard_indices(split)
+    wanted = [(shard, 0) for shard in shards]
+    wanted += [
+        (shards[number % len(shards)], 1 + number // len(shards))
+        for number in range(round(varied * len(shards)))
+    ]
     network: list[ViTSFocus] = []
     folders = []
     for number, (shard, view) in enumerate(wanted):

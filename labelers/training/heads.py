@@ -36,7 +36,7 @@ class TrainHeads:
         roots: datasets, of which `train` is learned from and `val` reported.
         out: folder of `heads.safetensors`, the checkpoint and, by default, the cache.
         cache: folder of the cached features; 0.8 MB an image and view.
-        views: views of each image: as it is, and cropped with other colours.
+        varied: share of the shards that are learned from again, as other crops in other colours.
         steps: of `batch_size` views.
         features: what the heads see: the ViT's features, or pixels, as a baseline.
         linear: train a linear probe instead, as a baseline.
@@ -46,8 +46,8 @@ class TrainHeads:
     roots: Annotated[tuple[str, ...], tyro.conf.Positional]
     out: Path
     cache: Path | None = None
-    views: int = 2
-    steps: int = 3000
+    varied: float = 0.25
+    steps: int = 2000
     batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -75,8 +75,8 @@ def train(config: TrainHeads) -> Path:
     torch.set_num_threads(config.threads)
     cache = config.cache or config.out / "cache"
     with _progress() as progress:
-        examples = _gather(config.roots, "train", config.views, cache, progress)
-        held_out = _gather(config.roots, "val", 1, cache, progress)
+        examples = _gather(config.roots, "train", config.varied, cache, progress)
+        held_out = _gather(config.roots, "val", 0, cache, progress)
         state = _begin(config)
         weights = losses.class_weights(_count_classes(examples))
         task = progress.add_task("train", total=config.steps, completed=state.step)
@@ -102,12 +102,12 @@ def _progress() -> Progress:
 
 
 def _gather(
-    roots: tuple[str, ...], split: str, views: int, cache: Path, progress: Progress
+    roots: tuple[str, ...], split: str, varied: float, cache: Path, progress: Progress
 ) -> list[Examples]:
     examples = []
     for root in roots:
         task = progress.add_task(f"features of {Path(root).name}, {split}")
-        examples += cached_examples(root, split, views, cache, _reporter(progress, task))
+        examples += cached_examples(root, split, varied, cache, _reporter(progress, task))
     if not examples:
         raise ConfigError(f"{', '.join(roots)}: no samples in the split {split!r}")
     return examples
@@ -210,7 +210,7 @@ def _step(
 def compute_losses(heads: Heads, batch: dict[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
     """Weighted losses by output, for a batch of `examples.Examples`."""
     form: dict[str, Any] = {"memory_format": torch.channels_last}
-    features = batch["features"].to(torch.bfloat16).contiguous(**form)
+    features = batch["features"].to(torch.bfloat16, **form)
     pixels = (batch["pixels"].permute(0, 3, 1, 2).float() / 255).contiguous(**form)
     with torch.autocast("cpu", torch.bfloat16):
         predictions = heads(features, pixels)

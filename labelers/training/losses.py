@@ -73,10 +73,12 @@ def _normalised(
     values: Float[Tensor, "B H W"], known: Bool[Tensor, "B H W"]
 ) -> Float[Tensor, "B H W"]:
     """With median 0 and mean absolute deviation 1 over what is known of each image."""
-    flat = torch.where(known, values, torch.nan).flatten(1)
-    centred = flat - flat.nanmedian(dim=1, keepdim=True).values
-    spread = centred.abs().nanmean(dim=1, keepdim=True).clamp(min=1e-3)
-    return torch.nan_to_num(centred / spread).reshape(values.shape)
+    # every second row and column: a quarter of the pixels has nearly the same median
+    some = torch.where(known, values.detach(), torch.nan)[:, ::2, ::2].flatten(1)
+    median = some.nanmedian(dim=1).values.nan_to_num(0)[:, None, None]
+    deviation = torch.where(known, values - median, 0)
+    counts = known.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    return deviation / (deviation.abs().sum(dim=(1, 2), keepdim=True) / counts).clamp(min=1e-3)
 
 
 def _gradients(error: Float[Tensor, "B h w"], known: Bool[Tensor, "B h w"]) -> Float[Tensor, ""]:
