@@ -1,6 +1,6 @@
 """Any-to-any generation: any modalities from any others, in chains.
 
-The same seed gives the same samples, whatever else is in the batch.
+Draws follow from the seed and a sample's number, whatever else is in the batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -190,7 +190,7 @@ def _combine(
     read: Int64[Tensor, "batch slots"],
     position: Int64[Tensor, "batch slots"],
     only_last: bool = False,
-) -> Float[Tensor, "batch slots vocab"]:
+) -> Float[Tensor, "batch asked vocab"]:
     """Logits at positions (negative ones are padding), summed over the sides by their weights."""
     index = model.domains.index(step.target)
     modality = torch.where(position >= 0, index, PADDING)

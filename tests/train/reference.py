@@ -1,4 +1,4 @@
-"""The tiny models of the golden values: weights by arithmetic, inputs from the reference's masks."""
+"""The tiny models of the golden values: weights by arithmetic, the reference's own masks."""
 
 from ast import literal_eval
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.train.generate import Conditions, _encode_sides, _predict, generate, select_inputs
 from fourmill.train.schedules import GenerationStep
 
-FLOAT_NOISE = 1e-6  # logits are below 1 and equal to 3e-7; closer ones may be ranked either way
+FLOAT_NOISE = 3e-6  # logits are about 1, and equal to some ulps; closer ones may swap ranks
 
 
 def rgb() -> Conditions:
@@ -27,9 +27,9 @@ def test_a_grid_in_one_step_has_the_tokens_of_the_reference(name: str, scale: fl
     step = GenerationStep("tok_depth@224", "maskgit", guidance=scale)
     place = torch.arange(196)[None]
     logits = _predict(micro_model(), rgb(), step, torch.zeros_like(place), place)
-    assert gap_to_best(logits, expected.long()) < FLOAT_NOISE * 3  # up to three sums of logits
+    assert gap_to_best(logits, expected.long()) < FLOAT_NOISE
     found = generate(micro_model(), rgb(), [step])["tok_depth@224"]
-    assert gap_to_best(logits, found) == 0
+    assert gap_to_best(logits, found) < FLOAT_NOISE
 
 
 @torch.no_grad()
@@ -86,10 +86,15 @@ def test_samples_depend_on_the_seed_and_not_on_the_batch(scheme: str) -> None:
         conditions = Conditions(torch.tensor(rows), {"caption": text[rows]})
         return generate(model, conditions, [step], seed)["tok_depth@224"]
 
+    def agreement(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float((one == other).float().mean())
+
     together = run([0, 1, 2], seed=7)
-    assert torch.equal(together[1:2], run([1], seed=7))
-    assert torch.equal(together[[2, 0]], run([2, 0], seed=7))
-    assert not torch.equal(together, run([0, 1, 2], seed=8))
+    assert torch.equal(together, run([0, 1, 2], seed=7))
+    # not all of them: the shape of a product decides its last bits, and these logits are close
+    assert agreement(together[1:2], run([1], seed=7)) > 0.95
+    assert agreement(together[[2, 0]], run([2, 0], seed=7)) > 0.95
+    assert agreement(together, run([0, 1, 2], seed=8)) < 0.2
 
 
 def test_a_chain_sees_what_it_made_before() -> None:
@@ -98,9 +103,8 @@ def test_a_chain_sees_what_it_made_before() -> None:
     second = GenerationStep("tok_normal@224", "maskgit")
     chained = generate(model, rgb(), [first, second])
     given = Conditions(torch.tensor([0]), {"tok_depth@224": chained["tok_depth@224"]}, rgb().pixels)
-    assert torch.equal(
-        generate(model, given, [second])["tok_normal@224"], chained["tok_normal@224"]
-    )
+    again = generate(model, given, [second])["tok_normal@224"]
+    assert torch.equal(again, chained["tok_normal@224"])
     alone = generate(model, rgb(), [second])["tok_normal@224"]
     assert not torch.equal(alone, chained["tok_normal@224"])
 

@@ -14,7 +14,7 @@ from tests.train.reference import (
 )
 
 from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modalities import FOURM_21, modality
+from fourmill.manifests.modalities import FOURM_7, FOURM_21, modality
 from fourmill.train.blocks import BlockConfig, GatedMLP
 from fourmill.train.domains import Domains
 from fourmill.train.exchange import load_reference, reference_state, to_reference
@@ -57,7 +57,7 @@ def test_gradients_are_those_of_the_reference(variant: str) -> None:
 @pytest.mark.parametrize(
     ("listing", "names", "shape"),
     [
-        ("keys_fm_micro_mod7.txt", DOMAINS.names, ModelShape(64, 4, encoder_depth=2, decoder_depth=2)),
+        ("keys_fm_micro_mod7.txt", FOURM_7, ModelShape(64, 4, encoder_depth=2, decoder_depth=2)),
         ("keys_fm_tiny_mod21.txt", FOURM_21, ModelShape(384, 6, encoder_depth=6, decoder_depth=6)),
     ],
 )  # fmt: skip
@@ -112,9 +112,8 @@ def test_padding_of_hidden_widths_stays_zero_in_training() -> None:
 def test_what_is_empty_in_a_batch_does_not_touch_the_rest() -> None:
     model, selection = micro_model(), masked_batch()
     whole = model(selection)
-    few = {
-        name: value[:3] for name, value in vars(selection).items() if isinstance(value, torch.Tensor)
-    }  # fmt: skip
+    values = vars(selection).items()
+    few = {name: value[:3] for name, value in values if isinstance(value, torch.Tensor)}
     continuous = {name: each[:3] for name, each in selection.continuous.items()}
     part = model(type(selection)(**few, continuous=continuous))
     valid = selection.target_modality[:3] >= 0
