@@ -23,6 +23,7 @@ from fourmill.manifests.dataset import VersionWriter
 from fourmill.manifests.errors import FourmillError
 from fourmill.pipeline.plan import Plan
 from fourmill.pipeline.work import (
+    BLOCK_SAMPLES,
     Block,
     EncodedBlock,
     commit_shard,
@@ -33,7 +34,6 @@ from fourmill.pipeline.workers import Slot, make_pools
 
 log = logging.getLogger(__name__)
 
-BLOCK_SAMPLES = 32
 TASK_CPUS = 0.25
 MAX_ATTEMPTS = 3
 UNITS_PER_ACTOR = 2  # the next unit's inputs are fetched while this one runs

@@ -14,10 +14,8 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.manifests.modalities import modality, token_modality
 from fourmill.pipeline.config import ImageTokenizerConfig, TokenizeConfig
-from fourmill.pipeline.engine import BLOCK_SAMPLES
 from fourmill.pipeline.steps import Step
-from fourmill.pipeline.work import load_block, run_step
-from fourmill.pipeline.workers import ray_session
+from fourmill.pipeline.work import BLOCK_SAMPLES, load_block, run_step
 from fourmill.tokenize import registry
 from fourmill.tokenize.base import TokenizerSpec
 
@@ -105,6 +103,8 @@ def train_images(jobs: Sequence[TrainingJob], address: str | None, on_progress: 
         SampleError: a modality without a single label.
     """
     import ray
+
+    from fourmill.pipeline.workers import ray_session
 
     with ray_session(address):
         board_class: Any = ray.remote(num_cpus=0)(_Board)

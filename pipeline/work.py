@@ -22,6 +22,8 @@ from fourmill.manifests.labels import (
 from fourmill.manifests.snapshots import Snapshot
 from fourmill.pipeline.steps import Outcome, Step, is_fixed_size, run_safely
 
+BLOCK_SAMPLES = 32  # of a shard that are loaded, labelled and encoded together
+
 Block = list[dict[str, Any]]
 """Decoded samples: `key`, and a label (or `None`) by modality."""
 

@@ -13,7 +13,6 @@ from fourmill.manifests.errors import SampleError, SourceError
 from fourmill.pipeline.sources.base import Source
 from fourmill.pipeline.sources.registry import open_source
 
-
 JSON_LINES = """
 {"image": "a.jpg", "text": "a cat"}
 {"image": "b.jpg", "text": "a cup"}
