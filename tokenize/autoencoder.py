@@ -36,6 +36,9 @@ class AutoencoderConfig(BaseModel):
     heads: Count = Field(4, description="attention heads; divides dim")
     latent: Count = Field(32, description="width of the codes")
     codes: Count = Field(512, description="size of the code book, the vocabulary")
+    reach: int = Field(
+        0, ge=0, description="tokens on each side that decoding starts from; none in the reference"
+    )
     post_mlp: bool = Field(True, description="end encoder and decoder with a tanh MLP")
 
     @property
@@ -111,7 +114,7 @@ class Transformer(nn.Module):
 
     def transform(self, x_BDhw: Tensor) -> Tensor:
         """`[B, N, D]`, from values without positions; another grid interpolates the positions."""
-        positions = self.pos_emb
+        positions: Tensor = self.pos_emb
         if positions.shape[2:] != x_BDhw.shape[2:]:
             positions = F.interpolate(
                 positions, x_BDhw.shape[2:], mode="bicubic", align_corners=False
@@ -165,7 +168,9 @@ class VQAutoencoder(nn.Module):
         self.quant_proj = nn.Conv2d(config.dim, config.latent, 1)
         self.quantize = CosineQuantizer(config.codes, config.latent)
         self.decoder = Decoder(config)
-        self.post_quant_proj = nn.Conv2d(config.latent, config.dim, 1)
+        self.post_quant_proj = nn.Conv2d(
+            config.latent, config.dim, 2 * config.reach + 1, padding=config.reach
+        )
 
     def encode(
         self, x: Float[Tensor, "B C H W"] | Int[Tensor, "B H W"]

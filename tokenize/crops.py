@@ -122,7 +122,8 @@ def _resample_map(
     down = np.stack([_bilinear_weights(rows, box[1], box[3], size) for box in boxes])
     across = np.stack([_bilinear_weights(columns, box[0], box[2], size) for box in boxes])
     wide = np.einsum("chw,kxw->kchx", features.astype(np.float32), across, optimize=True)
-    return np.matmul(down[:, None], wide).astype(features.dtype)
+    small: NDArray[np.generic] = np.matmul(down[:, None], wide).astype(features.dtype)
+    return small
 
 
 def _bilinear_weights(length: int, start: float, stop: float, size: int) -> NDArray[np.float32]:
@@ -134,7 +135,8 @@ def _bilinear_weights(length: int, start: float, stop: float, size: int) -> NDAr
     centres = np.clip(start + (np.arange(size) + 0.5) * step, 0.5, length - 0.5)
     distance = np.abs(np.arange(length) + 0.5 - centres[:, None]) / max(step, 1.0)
     weights = np.maximum(0.0, 1.0 - distance)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    shares: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return shares.astype(np.float32)
 
 
 def _flip(

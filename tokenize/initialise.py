@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from fourmill.tokenize.autoencoder import Transformer, VQAutoencoder
 from fourmill.tokenize.quantize import nearest
 
-_NUM_PATCHES = 40_000
+_NUM_PATCHES = 80_000
 _NUM_SEED_PATCHES = 8_000  # for k-means++, whose cost is their number times the codes
-_LLOYD_STEPS = 12
-_RADIUS = 1.5  # of the constant direction, in standard deviations of a patch
+_LLOYD_STEPS = 15
+_RADIUS = 4.0  # of the constant direction, in standard deviations of a patch
 _LOGIT = 4.0  # of a class that a linear decoder is sure of, and minus that of the others
 _RIDGE = 1e-4
 
@@ -35,20 +35,21 @@ def initialise(model: VQAutoencoder, inputs: Tensor, targets: Tensor, seed: int)
     """
     generator = torch.Generator().manual_seed(seed)
     config = model.config
+    values = inputs
     if config.labels:
         nn.init.orthogonal_(model.cls_emb.weight, generator=generator)
-        inputs = model.cls_emb(inputs).permute(0, 3, 1, 2)
+        values = model.cls_emb(inputs).permute(0, 3, 1, 2)
         targets = _LOGIT * (2 * targets - 1)
-    picks = _choose(len(inputs) * config.grid**2, _NUM_PATCHES, generator)
-    patches_MP = _patches(inputs, config.patch)[picks]
+    patches_MP = _patches(values, config.patch)
+    patches_MP = patches_MP[_choose(len(patches_MP), _NUM_PATCHES, generator)]
     latents_ML = _start_encoder(model, patches_MP, generator)
     codes_KL, counts_K = cluster(F.normalize(latents_ML, dim=-1), config.codes, generator)
     codebook = model.quantize._codebook
     codebook.embed.copy_(codes_KL)
     # what an even batch would have left behind; the scale is forgotten within some steps
     codebook.cluster_size.copy_(counts_K)
-    values_MP = _patches(targets, config.patch)[picks]
-    _start_decoder(model, codes_KL[nearest(latents_ML, codes_KL)], values_MP, generator)
+    tokens = torch.cat([model.tokenize(each) for each in torch.split(inputs, 32)])
+    _start_decoder(model, model.quantize.lookup(tokens), targets, generator)
 
 
 def cluster(
@@ -85,7 +86,7 @@ def _start_encoder(model: VQAutoencoder, patches_MP: Tensor, generator: torch.Ge
     mean_P = patches_MP.mean(0)
     centred_MP = patches_MP - mean_P
     variances, vectors = torch.linalg.eigh(centred_MP.T @ centred_MP / len(centred_MP))
-    rank = min(config.latent - 1, patches_MP.shape[1])
+    rank = min(config.latent - 1, patches_MP.shape[1], config.dim)
     components_RP = vectors[:, -rank:].flip(1).T
     deviation = variances[-rank:].clamp(min=0).sum().sqrt().clamp(min=1e-6)
 
@@ -94,60 +95,71 @@ def _start_encoder(model: VQAutoencoder, patches_MP: Tensor, generator: torch.Ge
     gain = config.dim**0.5 / 2 / deviation
     weight_DP = gain * room_DR @ components_RP
     encoder.proj.weight.copy_(weight_DP.view_as(encoder.proj.weight))
-    encoder.proj.bias.copy_(-weight_DP @ mean_P)
+    _bias(encoder.proj).copy_(-weight_DP @ mean_P)
     _still(encoder)
 
     # about unit length: the constant first, then the components
     unit = (1 + _RADIUS**2) ** -0.5
     model.quant_proj.weight.zero_()
     model.quant_proj.weight[1 : rank + 1, :, 0, 0] = room_DR.T * (unit / deviation / gain)
-    model.quant_proj.bias.zero_()
-    model.quant_proj.bias[0] = unit * _RADIUS
+    bias_L = _bias(model.quant_proj).zero_()
+    bias_L[0] = unit * _RADIUS
     latents_ML = F.pad(centred_MP @ components_RP.T * (unit / deviation), (1, 0), value=0.0)
     latents_ML[:, 0] = unit * _RADIUS
     return F.pad(latents_ML, (0, config.latent - rank - 1))
 
 
 def _start_decoder(
-    model: VQAutoencoder, codes_ML: Tensor, values_MP: Tensor, generator: torch.Generator
+    model: VQAutoencoder, codes: Tensor, targets: Tensor, generator: torch.Generator
 ) -> None:
-    """Make the decoder the best linear map from codes to patches, blocks the identity."""
-    decoder = model.decoder
-    room_DL = _room(decoder, codes_ML.shape[1], generator)
-    gain = model.config.dim**0.5 / 2
-    model.post_quant_proj.weight.copy_((gain * room_DL)[:, :, None, None])
-    model.post_quant_proj.bias.zero_()
-    mean_L, mean_P = codes_ML.mean(0), values_MP.mean(0)
-    centred_ML = codes_ML - mean_L
-    gram_LL = centred_ML.T @ centred_ML / len(codes_ML)
-    gram_LL += _RIDGE * gram_LL.diagonal().mean() * torch.eye(len(gram_LL))
-    map_LP = torch.linalg.solve(gram_LL, centred_ML.T @ (values_MP - mean_P) / len(codes_ML))
-    decoder.out_proj.weight.copy_(map_LP.T @ room_DL.T / gain)
-    decoder.out_proj.bias.copy_(mean_P - mean_L @ map_LP)
+    """Make the decoder the best linear map from codes, and those around them, to patches.
+
+    Reduced-rank ridge regression; the blocks are the identity.
+    """
+    config, decoder = model.config, model.decoder
+    window = 2 * config.reach + 1
+    around_MN = F.unfold(codes, window, padding=config.reach).transpose(1, 2).flatten(0, 1)
+    values_MP = _patches(targets, config.patch)
+    mean_N, mean_P = around_MN.mean(0), values_MP.mean(0)
+    around_MN, values_MP = around_MN - mean_N, values_MP - mean_P
+    gram_NN = around_MN.T @ around_MN / len(around_MN)
+    ridge_NN = _RIDGE * gram_NN.diagonal().mean() * torch.eye(len(gram_NN))
+    map_NP = torch.linalg.solve(gram_NN + ridge_NN, around_MN.T @ values_MP / len(around_MN))
+    fitted_PP = map_NP.T @ gram_NN @ map_NP
+    rank = min(map_NP.shape[1], config.dim * 3 // 4)
+    variances_P, vectors_PP = torch.linalg.eigh(fitted_PP)
+    best_PR = vectors_PP[:, -rank:]
+
+    room_DR = _room(decoder, rank, generator)
+    gain = config.dim**0.5 / 2 / variances_P[-rank:].clamp(min=0).sum().sqrt().clamp(min=1e-6)
+    into_DN = gain * room_DR @ best_PR.T @ map_NP.T
+    model.post_quant_proj.weight.copy_(into_DN.view_as(model.post_quant_proj.weight))
+    _bias(model.post_quant_proj).copy_(-into_DN @ mean_N)
+    decoder.out_proj.weight.copy_(best_PR @ room_DR.T / gain)
+    decoder.out_proj.bias.copy_(mean_P)
     _still(decoder)
 
 
 def _room(transformer: Transformer, rank: int, generator: torch.Generator) -> Tensor:
-    """`rank` orthonormal directions `[D, rank]`, outside of what positions use where there is room.
-
-    """
+    """`rank` orthonormal directions `[D, rank]`, outside of what positions use if there is room."""
     positions_DN = transformer.pos_emb[0].flatten(1)
     left, sizes, _ = torch.linalg.svd(positions_DN, full_matrices=True)
     used = min(int((sizes > 1e-3 * sizes[0]).sum()), left.shape[0] - rank)
-    free = left[:, used:]
+    free: Tensor = left[:, used:]
     turn = torch.linalg.qr(torch.randn(free.shape[1], rank, generator=generator))[0]
     return free @ turn
 
 
 def _still(transformer: Transformer) -> None:
     """Make every residual branch add nothing at first."""
-    for block in transformer.blocks:
-        for layer in (block.attn.proj, block.mlp.fc2):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    if transformer.has_post_mlp:
-        nn.init.zeros_(transformer.post_mlp.fc2.weight)
-        nn.init.zeros_(transformer.post_mlp.fc2.bias)
+    for name, parameter in transformer.named_parameters():
+        if name.rpartition(".")[0].endswith(("attn.proj", "mlp.fc2")):
+            nn.init.zeros_(parameter)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 def _patches(images: Tensor, patch: int) -> Tensor:

@@ -104,8 +104,9 @@ class MetadataTokenizer(WordTokenizer):
         numbers = [parse_number(id) for id in ids]
         values = {}
         for which, value in pairwise(numbers):
-            is_pair = which and value and (which[0], value[0]) == (_FIELD, _VALUE)
-            if is_pair and which[1] < len(FIELDS):
+            if which is None or value is None or which[1] >= len(FIELDS):
+                continue
+            if (which[0], value[0]) == (_FIELD, _VALUE):
                 field = FIELDS[which[1]]
                 values[field.name] = field.to_value(value[1])
         return values

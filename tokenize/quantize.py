@@ -110,5 +110,5 @@ def nearest(
 ) -> Int[Tensor, " N"]:
     """Id of the code of largest cosine, never holding more than a few rows of all similarities."""
     unit_KL = F.normalize(codes, dim=-1)
-    chunks = F.normalize(vectors, dim=-1).split(max(1, _CHUNK // len(codes)))
+    chunks = torch.split(F.normalize(vectors, dim=-1), max(1, _CHUNK // len(codes)))
     return torch.cat([(chunk_NL @ unit_KL.T).argmax(dim=-1) for chunk_NL in chunks])

@@ -1,14 +1,17 @@
 """Train a VQ tokenizer on a few hundred labels, in seconds on a CPU or longer for more.
 
-The start is taken from the data (`initialise`); gradient steps then let patches know of each
-other, and the code book follows by moving averages. Same labels, configuration and thread count
-give the same bytes.
+The start is taken from the data (`initialise`): principal components, k-means, and a decoder that
+is linear in the codes around a token. By default gradient steps then train the decoder alone: in
+a hundred steps the encoder would unlearn more than it gains. With `train_encoder` all is trained,
+and the code book follows by moving averages. Same labels, configuration and thread count give the
+same bytes.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +39,7 @@ OnProgress = Callable[[int, int, float], None]
 
 _CLASS_WIDTH = 16  # of the embedding of a class
 _NUM_EVALUATED = 64  # labels whose reconstruction is measured at the end
-_NUM_START = 256  # crops that the start is taken from
+_NUM_START_VALUES = 2**26  # in the crops that the start is taken from, 256 MiB
 
 
 class VQTrainConfig(BaseModel):
@@ -45,15 +48,21 @@ class VQTrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = Field(128, ge=4, multiple_of=4, description="width of the transformers")
-    encoder_depth: int = Field(1, ge=0, description="blocks of the encoder")
-    decoder_depth: int = Field(2, ge=0, description="blocks of the decoder")
+    encoder_depth: int = Field(0, ge=0, description="blocks of the encoder")
+    decoder_depth: int = Field(1, ge=0, description="blocks of the decoder")
     heads: int = Field(4, ge=1, description="attention heads; divides dim")
+    reach: int = Field(1, ge=0, description="tokens around each that its decoding starts from")
     latent: int = Field(32, ge=2, description="width of the codes")
+    train_encoder: bool = Field(
+        False, description="train encoder and code book too, which takes thousands of steps"
+    )
     steps: int = Field(100, ge=0, description="gradient steps; 0 keeps the start from the data")
     batch_size: int = Field(8, ge=1, description="crops in a step")
     lr: float = Field(1e-3, gt=0, description="peak learning rate; a tenth warms up, then a cosine")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW, on matrices")
-    commitment: float = Field(0.25, ge=0, description="weight of what keeps latents near codes")
+    commitment: float = Field(
+        4.0, ge=0, description="weight of what keeps latents near codes, if the encoder is trained"
+    )
     max_samples: int = Field(2000, ge=1, description="labels used, the first ones")
     num_crops: int = Field(2, ge=1, description="crops of each label")
     min_crop_scale: float = Field(0.4, gt=0, le=1, description="least share of the image in a crop")
@@ -129,18 +138,15 @@ def _network_config(
         raise ConfigError(f"{definition.name}: size {size} is not a multiple of patch {patch}")
     is_map = definition.kind is Kind.FEATURE_MAP
     is_classes = definition.kind is Kind.CLASSES
-    return AutoencoderConfig(
-        channels=_CLASS_WIDTH if is_classes else definition.channels,
-        labels=definition.channels + 1 if is_classes else 0,
-        size=size // patch if is_map else size,
-        patch=1 if is_map else patch,
-        dim=config.dim,
-        encoder_depth=config.encoder_depth,
-        decoder_depth=config.decoder_depth,
-        heads=config.heads,
-        latent=config.latent,
-        codes=vocab_size,
-    )
+    shape: dict[str, Any] = {
+        "channels": _CLASS_WIDTH if is_classes else definition.channels,
+        "labels": definition.channels + 1 if is_classes else 0,
+        "size": size // patch if is_map else size,
+        "patch": 1 if is_map else patch,
+        "codes": vocab_size,
+    }
+    shared = {"dim", "encoder_depth", "decoder_depth", "heads", "latent", "reach"}
+    return AutoencoderConfig(**shape, **config.model_dump(include=shared))
 
 
 def _fit(
@@ -152,15 +158,21 @@ def _fit(
 ) -> list[float]:
     """Train in place; the losses of all steps."""
     generator = torch.Generator().manual_seed(config.seed)
-    first = data[torch.randperm(len(data), generator=generator)[:_NUM_START].numpy()]
-    inputs = to_tensor(definition, first)
+    count = max(1, _NUM_START_VALUES // (network.config.outputs * network.config.size**2))
+    first = torch.randperm(len(data), generator=generator)[:count]
+    inputs = to_tensor(definition, data[first.numpy()])
     initialise(network, inputs, targets_of(definition, inputs, network.config), config.seed)
-    matrices = [each for each in network.parameters() if each.requires_grad and each.ndim > 1]
-    others = [each for each in network.parameters() if each.requires_grad and each.ndim <= 1]
+    if not config.train_encoder:
+        network.encoder.requires_grad_(False)
+        network.quant_proj.requires_grad_(False)
+    trained = [each for each in network.parameters() if each.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [each for each in trained if each.ndim > 1]},
+        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices}, {"params": others, "weight_decay": 0.0}],
-        lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay,
-    )  # fmt: skip
+        groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.lr, max(config.steps, 1) + 1, pct_start=0.1, cycle_momentum=False
     )
@@ -168,23 +180,24 @@ def _fit(
     for step in range(config.steps):
         picks = torch.randint(len(data), (config.batch_size,), generator=generator)
         inputs = to_tensor(definition, data[picks.numpy()])
-        loss, latents, tokens = _loss(network, definition, inputs, config.commitment)
+        loss, latents, tokens = _loss(network, definition, inputs, config)
         if not torch.isfinite(loss):
             raise TrainingError(f"tokenizer of {definition.name}: loss {loss} at step {step}")
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
-        network.quantize.update(latents, tokens, generator)
-        losses.append(round(float(loss), 5))
+        if config.train_encoder:
+            network.quantize.update(latents, tokens, generator)
+        losses.append(round(loss.item(), 5))
         if on_progress:
             on_progress(step + 1, config.steps, losses[-1])
     return losses
 
 
 def _loss(
-    network: VQAutoencoder, definition: Modality, inputs: Tensor, commitment: float
+    network: VQAutoencoder, definition: Modality, inputs: Tensor, config: VQTrainConfig
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B L h w"], Int[Tensor, "B h w"]]:
     """The loss, and what moves the code book: latents and their tokens."""
     latents = network.encode(inputs)
@@ -192,5 +205,6 @@ def _loss(
     codes = network.quantize.lookup(tokens)
     decoded = network.decode(latents + (codes - latents).detach())  # straight through
     loss = reconstruction_loss(definition, decoded, inputs)
-    loss = loss + commitment * F.mse_loss(latents, codes) * latents.shape[1]
+    if config.train_encoder:
+        loss = loss + config.commitment * F.mse_loss(latents, codes) * latents.shape[1]
     return loss, latents.detach(), tokens

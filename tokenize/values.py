@@ -9,6 +9,7 @@ Shapes: K crops of one label, B crops of many, C channels, S side in pixels or f
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def cut(
     """
     check_label(definition, label)
     assert isinstance(label, np.ndarray)
-    cropped = crop_dense(label, definition.kind, crops, image_size, side)
+    cropped: NDArray[Any] = crop_dense(label, definition.kind, crops, image_size, side)
     return standardise_depth(cropped) if definition.kind is Kind.DEPTH else cropped
 
 
@@ -71,7 +72,8 @@ def standardise_depth(depth: Float[np.ndarray, "K S S"]) -> Float[np.ndarray, "K
     middle = ordered[:, cut_off : ordered.shape[1] - cut_off]
     mean = middle.mean(axis=1)[:, None, None]
     deviation = np.sqrt(middle.var(axis=1, ddof=1) + 1e-6)[:, None, None]
-    return np.clip((depth - mean) / deviation, -DEPTH_LIMIT, DEPTH_LIMIT).astype(np.float32)
+    scaled: NDArray[Any] = (depth - mean) / deviation
+    return scaled.clip(-DEPTH_LIMIT, DEPTH_LIMIT).astype(np.float32)
 
 
 def to_tensor(
@@ -110,7 +112,8 @@ def refuse_classes(definition: Modality, ids: Int[Tensor, "K S S"], num_labels: 
 
 
 def _to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(np.clip(127.5 * (values + 1), 0, 255)).astype(np.uint8)
+    scaled: NDArray[np.float32] = 127.5 * (values + 1)
+    return scaled.clip(0, 255).round().astype(np.uint8)
 
 
 def _to_image(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -127,7 +130,8 @@ def _to_normals(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _to_depth(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.clip(0.5 + values[:, 0] / (2 * DEPTH_LIMIT), 0, 1)
+    depth: NDArray[np.float32] = 0.5 + values[:, 0] / (2 * DEPTH_LIMIT)
+    return depth.clip(0, 1)
 
 
 def _to_classes(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -71,7 +71,7 @@ class VQTokenizer(Tokenizer):
             max_tokens=config.grid**2,
             per_crop=True,
             config={
-                "definition": asdict(definition),
+                "definition": asdict(definition) | {"classes": list(definition.classes)},
                 "size": size,
                 "patch": patch,
                 "network": config.model_dump(),
