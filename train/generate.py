@@ -251,24 +251,29 @@ def _sample(
         probability = logits.softmax(-1)
         sureness, token = probability.max(-1)
         return token, sureness
-    ranked, order = logits.sort(-1, descending=True)
-    kept = _kept(ranked, step)
-    probability = (ranked / temperature).masked_fill(~kept, -torch.inf).softmax(-1)
+    probability = (
+        (logits / temperature).masked_fill(~_allowed(logits, step), -torch.inf).softmax(-1)
+    )
     total = probability.cumsum(-1)
-    place = (total < (noise * total[..., -1])[..., None]).sum(-1, keepdim=True)
-    place = place.clamp(max=probability.shape[-1] - 1)
-    return order.gather(-1, place)[..., 0], probability.gather(-1, place)[..., 0]
+    token = (total < (noise * total[..., -1])[..., None]).sum(-1, keepdim=True)
+    token = token.clamp(max=probability.shape[-1] - 1)
+    return token[..., 0], probability.gather(-1, token)[..., 0]
 
 
-def _kept(ranked: Tensor, step: GenerationStep) -> Bool[Tensor, "batch slots vocab"]:
-    """Which of the ids, likeliest first, may be drawn."""
+def _allowed(
+    logits: Float[Tensor, "batch slots vocab"], step: GenerationStep
+) -> Bool[Tensor, "batch slots vocab"]:
+    """Which ids may be drawn; judged before the temperature, as the reference does."""
+    if not step.top_k and step.top_p == 1:
+        return torch.ones_like(logits, dtype=torch.bool)
+    ranked, order = logits.sort(-1, descending=True)
     kept = torch.ones_like(ranked, dtype=torch.bool)
     if step.top_k:
         kept[..., step.top_k :] = False
     if step.top_p < 1:
         probability = ranked.softmax(-1)
         kept &= probability.cumsum(-1) - probability < step.top_p
-    return kept
+    return torch.zeros_like(kept).scatter(-1, order, kept)
 
 
 def _rank(values: Tensor) -> Tensor:

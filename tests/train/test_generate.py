@@ -79,7 +79,7 @@ def test_what_is_known_of_a_grid_stays_as_it_was(scheme: str, steps: int) -> Non
 @pytest.mark.parametrize("scheme", ["maskgit", "roar"])
 def test_samples_depend_on_the_seed_and_not_on_the_batch(scheme: str) -> None:
     model = micro_model()
-    step = GenerationStep("tok_depth@224", scheme, 3, temperature=1.0, top_p=0.9, top_k=50)
+    step = GenerationStep("tok_depth@224", scheme, 1, temperature=1.0, top_p=0.9, top_k=50)
     text = torch.tensor([[4300, 4301, 3], [4400, 3, 0], [4500, 4501, 3]])
 
     def run(rows: list[int], seed: int) -> torch.Tensor:
