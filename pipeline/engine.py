@@ -187,7 +187,7 @@ class Engine:
             self._replace(unit, slot, error)
             return
         except RayTaskError as error:
-            raise _cause(error) from error
+            raise _explained(unit, error) from error
         getattr(self, f"_after_{unit.kind}")(unit, result)
 
     def _after_load(self, unit: Unit, keys: list[str]) -> None:
@@ -295,6 +295,14 @@ def _commit(writer: VersionWriter, shard: int, *blocks: EncodedBlock) -> int:
     return commit_shard(writer, shard, blocks, worker=ray.get_runtime_context().get_node_id())
 
 
-def _cause(error: RayTaskError) -> Exception:
+def _explained(unit: Unit, error: RayTaskError) -> FourmillError:
+    """What a worker raised, as one message; what one sample does to a step never comes here."""
     cause = error.cause
-    return cause if isinstance(cause, FourmillError) else error
+    if isinstance(cause, FourmillError):
+        return cause
+    reason = f"{type(cause).__name__}: {cause}".split("\n", 1)[0]
+    log.error("unit=%s\n%s", unit, error)
+    return FourmillError(
+        f"{unit.step or unit.kind} cannot go on at shard {unit.shard}: {reason}; what was "
+        f"committed stays"
+    )

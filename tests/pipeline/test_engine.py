@@ -57,6 +57,13 @@ class Darkness(Brightness):
     name = "darkness"
 
 
+class Unloadable(Brightness):
+    """A labeler whose weights are broken."""
+
+    def load(self, device: str) -> None:
+        raise ValueError("no weights here")
+
+
 class Copy(Step):
     """`saliency` again as `canny_edge`: a step that reads what another one stores."""
 
@@ -178,3 +185,8 @@ def test_labelling_that_is_killed_goes_on_and_gives_the_same_bytes(make_root):
     for name in ("canny_edge", "color_palette"):
         assert one.modalities[name].content_sha256 == two.modalities[name].content_sha256
     assert two.verify(deep=True) == []
+
+
+def test_a_labeler_that_cannot_be_loaded_is_told_in_one_message(make_root):
+    with pytest.raises(FourmillError, match="brightness cannot go on.*no weights here"):
+        _run(make_root().url, [Unloadable()])
