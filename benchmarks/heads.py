@@ -58,8 +58,8 @@ class Options:
 def compare(options: Options) -> Iterator[tuple[str, Errors]]:
     """Errors by name, the heads first."""
     torch.set_num_threads(1)
-    val = cached_examples(options.root, "val", 0, options.cache)
-    train = cached_examples(options.root, "train", 0, options.cache)
+    val = cached_examples(options.root, "val", 0.0, options.cache)
+    train = cached_examples(options.root, "train", 0.0, options.cache)
     yield "heads", evaluate(load_heads(options.heads), val)
     if options.baselines is not None:
         for name, folder in (("linear probe", "linear"), ("heads on pixels", "pixels")):
@@ -89,15 +89,15 @@ def main() -> None:
     print(f"{found[0][1].images} images of {options.root}, split val")
     print(" " * 20, *(f"{title:>11}" for title, _ in _COLUMNS.values()))
     for name, each in found:
-        values = (f"{each.as_dict()[column]:>11.3f}" for column in _COLUMNS)
+        values = (f"{getattr(each, column):>11.3f}" for column in _COLUMNS)
         print(f"{name:<20}", *values)
 
 
 def _json_lines(found: list[tuple[str, Errors]]) -> Iterator[str]:
-    judged = found[0][1].as_dict()
+    judged = found[0][1]
     for baseline, each in found[1:]:
         for column, (_, better) in _COLUMNS.items():
-            value, other = judged[column], each.as_dict()[column]
+            value, other = (round(getattr(of, column), 4) for of in (judged, each))
             line = {
                 "name": f"heads/{column}",
                 "value": value,

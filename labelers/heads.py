@@ -3,7 +3,8 @@
 Shapes: B batch, h and w the grid of patches (16 x 16 for a square image), H = 8 h, W = 8 w.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ PIXELS_A_PATCH = 8
 """Side of what is predicted of one patch."""
 
 _CLASSES = len(COARSE_CLASSES)
+_ABOUT = "heads"  # the entry of the file's metadata
 
 
 class Predictions(NamedTuple):
@@ -132,9 +134,10 @@ class _Up(nn.Module):
 def save_heads(heads: Heads, path: Path, notes: dict[str, str]) -> None:
     """Weights as float16, with the configuration and notes of how they were made."""
     weights = {name: each.half().contiguous() for name, each in heads.state_dict().items()}
-    about = {"source": heads.config.source, "linear": str(int(heads.config.linear))}
+    about = json.dumps(notes | asdict(heads.config), sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, metadata=notes | about)
+    # one entry: safetensors writes several in an order of chance
+    save_file(weights, path, metadata={_ABOUT: about})
 
 
 def load_heads(path: Path, device: str = "cpu") -> Heads:
@@ -144,12 +147,12 @@ def load_heads(path: Path, device: str = "cpu") -> Heads:
         ConfigError: not a file of heads.
     """
     with safe_open(path, framework="pt") as file:
-        about = file.metadata() or {}
+        metadata = file.metadata() or {}
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    if about.get("source") not in ("features", "pixels"):
-        raise ConfigError(f"{path} holds no heads: its metadata names no source")
-    source: Literal["features", "pixels"] = "pixels" if about["source"] == "pixels" else "features"
-    heads = Heads(HeadsConfig(source, linear=about.get("linear") == "1"))
+    if _ABOUT not in metadata:
+        raise ConfigError(f"{path} holds no heads: its metadata has no entry {_ABOUT!r}")
+    about = json.loads(metadata[_ABOUT])
+    heads = Heads(HeadsConfig(about["source"], about["linear"]))
     heads.load_state_dict(weights)
     return heads.to(device).eval()
 

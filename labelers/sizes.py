@@ -5,6 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 
 def shrunk(rgb: UInt8[np.ndarray, "H W 3"], area: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -21,7 +22,7 @@ def resized(rgb: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[n
     shrinks = rgb.shape[0] * rgb.shape[1] > height * width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     # OpenCV refuses arrays that are not contiguous or not writable in some versions
-    image: np.ndarray[Any, Any] = cv2.resize(
+    image: NDArray[Any] = cv2.resize(
         np.ascontiguousarray(rgb), (width, height), interpolation=method
     )
     return image

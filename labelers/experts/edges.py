@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
 from fourmill.labelers.sizes import shrunk
@@ -51,7 +52,7 @@ def canny(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
     # of flat walls and skies the median would be next to nothing, and every grain an edge
     textured = strength[strength > 8]
     median = float(np.median(textured)) if textured.size else 8.0
-    edges: np.ndarray[Any, Any] = cv2.Canny(dx, dy, _LOW * median, _HIGH * median, L2gradient=True)
+    edges: NDArray[Any] = cv2.Canny(dx, dy, _LOW * median, _HIGH * median, L2gradient=True)
     return edges
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fourmill.labelers.backbones.vit_s_focus import ViTSFocus
 from fourmill.labelers.training.views import View, make_view
@@ -21,7 +22,7 @@ ARRAYS = ("features", "pixels", "depth", "normals", "classes")
 
 _LAYOUT = 1  # raised when the same samples would give other examples
 
-Examples = dict[str, "np.ndarray[Any, Any]"]
+Examples = dict[str, NDArray[Any]]
 """By the names of `ARRAYS`, with samples along the first axis: features float16
 `[N, 1536, 16, 16]`, the rest as in `View`, depth as float16."""
 

@@ -76,7 +76,7 @@ def train(config: TrainHeads) -> Path:
     cache = config.cache or config.out / "cache"
     with _progress() as progress:
         examples = _gather(config.roots, "train", config.varied, cache, progress)
-        held_out = _gather(config.roots, "val", 0, cache, progress)
+        held_out = _gather(config.roots, "val", 0.0, cache, progress)
         state = _begin(config)
         weights = losses.class_weights(_count_classes(examples))
         task = progress.add_task("train", total=config.steps, completed=state.step)

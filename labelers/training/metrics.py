@@ -1,11 +1,13 @@
 """Errors of depth, normals and classes against exact truth, as the literature reports them."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
+from numpy.typing import NDArray
 
 from fourmill.labelers.training.views import SKY_METRES, UNKNOWN_CLASS, UNKNOWN_NORMAL
 from fourmill.manifests.modalities import COARSE_CLASSES
@@ -59,8 +61,9 @@ class Errors:
     mean_iou: float
 
     def as_dict(self) -> dict[str, float]:
-        """By name, rounded to four digits behind the point."""
-        return {name: round(value, 4) for name, value in asdict(self).items()}
+        """By name, rounded to four digits behind the point; without what no image tells."""
+        numbers = {name: round(float(value), 4) for name, value in asdict(self).items()}
+        return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
 
 def errors(pairs: Iterable[tuple[Guess, Truth]]) -> Errors:
@@ -104,7 +107,7 @@ def _aligned(
     columns = np.stack([guessed, np.ones_like(guessed)], axis=1)
     scale_shift, *_ = np.linalg.lstsq(columns, 1 / depth, rcond=None)
     disparity = np.maximum(columns @ scale_shift, 1 / SKY_METRES)
-    ratio: np.ndarray[Any, Any] = (1 / (disparity * depth)).astype(np.float32)
+    ratio: NDArray[Any] = (1 / (disparity * depth)).astype(np.float32)
     return ratio
 
 
@@ -114,18 +117,16 @@ def _angles(
     """Degrees."""
     vectors = true.astype(np.float32) / 127.5 - 1
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    degrees: np.ndarray[Any, Any] = np.degrees(
-        np.arccos(np.clip((guessed * vectors).sum(axis=1), -1, 1))
-    )
+    degrees: NDArray[Any] = np.degrees(np.arccos(np.clip((guessed * vectors).sum(axis=1), -1, 1)))
     return degrees.astype(np.float32)
 
 
-def _mean_iou(confusion: "np.ndarray[Any, Any]") -> float:
+def _mean_iou(confusion: NDArray[Any]) -> float:
     hits = confusion.diagonal()
     occurs = confusion.sum(axis=1) > 0
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
     return _mean(hits[occurs] / union[occurs])
 
 
-def _mean(values: "np.ndarray[Any, Any] | list[Any]") -> float:
+def _mean(values: NDArray[Any] | list[Any]) -> float:
     return float(np.mean(values)) if len(values) else float("nan")

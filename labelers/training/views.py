@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
+from numpy.typing import NDArray
 
 from fourmill.labelers.backbones import vit_s_focus
 from fourmill.labelers.sizes import resized
@@ -78,8 +79,8 @@ def make_view(sample: dict[str, Any], number: int) -> View:
 
 def _truth(
     sample: dict[str, Any], size: tuple[int, int], window: tuple[slice, slice]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    unknown: dict[str, np.ndarray[Any, Any]] = {
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    unknown: dict[str, NDArray[Any]] = {
         "truth_depth": np.zeros(size, np.float32),
         "truth_normal": np.full((*size, 3), UNKNOWN_NORMAL, np.uint8),
         "truth_semseg_coarse": np.full(size, UNKNOWN_CLASS, np.uint8),
@@ -113,7 +114,7 @@ def _other_colours(
     if rng.random() < 0.3:
         noise = rng.normal(0, rng.uniform(0.005, 0.04), pixels.shape)
         pixels = pixels + noise.astype(np.float32)
-    jittered: np.ndarray[Any, Any] = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
+    jittered: NDArray[Any] = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
     if rng.random() < 0.4:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
         _, data = cv2.imencode(".jpg", jittered, quality)

@@ -10,9 +10,11 @@ import torch
 
 from fourmill.labelers import registry
 from fourmill.labelers.base import Labeler
+from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import SampleError
-from fourmill.manifests.labels import encode_label
+from fourmill.manifests.labels import Encoding, encode_label
 from fourmill.manifests.modalities import modality
+from fourmill.manifests.snapshots import Producer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,3 +76,27 @@ class Bench:
 @pytest.fixture(scope="session")
 def bench() -> Bench:
     return Bench()
+
+
+@pytest.fixture
+def truth_dataset(tmp_path) -> str:
+    """Two shards of two pictures, of which the second is `val`, with depth and classes."""
+    url = str(tmp_path / "scenes")
+    dataset = Dataset.open(url, create=True)
+    rng = np.random.default_rng(0)
+    entries = []
+    for name in ("rgb", "truth_depth", "truth_semseg_coarse"):
+        encoding = Encoding(scale=0.001)
+        made = modality(name)
+        writer = dataset.writer(made, Producer(name="test", version="1"), {}, 2, encoding)
+        for shard in range(2):
+            labels = {
+                "rgb": rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8),
+                "truth_depth": rng.uniform(1, 8, (2, 64, 64)).astype(np.float32),
+                "truth_semseg_coarse": rng.integers(1, 21, (2, 64, 64), dtype=np.uint8),
+            }[name]
+            payloads = [encode_label(made, label, encoding) for label in labels]
+            writer.commit(shard, [f"{shard}-{row}" for row in range(2)], payloads=payloads)
+        entries.append(writer.finish())
+    dataset.publish(entries, "scenes", splits={"train": [(0, 1)], "val": [(1, 2)]})
+    return url
