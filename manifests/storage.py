@@ -187,7 +187,7 @@ class Storage:
         try:
             self._fs.pipe_file(place, data, **conditions)
         except OSError as error:
-            if "recondition" in str(error) or isinstance(error, FileExistsError):
+            if isinstance(error, FileExistsError) or _lost_race(error):
                 return False
             raise
         return True
@@ -200,6 +200,13 @@ class Storage:
         with place.open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+
+def _lost_race(error: OSError) -> bool:
+    """Whether S3 refused a write because its condition did not hold (codes 412 and 409)."""
+    answer = getattr(error.__cause__, "response", {})
+    code = answer.get("Error", {}).get("Code")
+    return code in ("PreconditionFailed", "ConditionalRequestConflict")
 
 
 def _sync_folder(folder: Path) -> None:
