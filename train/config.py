@@ -187,7 +187,7 @@ def load_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
     """The configuration in a run's YAML file.
 
     Args:
-        overrides: options of the section, which win over the file's.
+        overrides: options of the section, by dotted names, which win over the file's.
 
     Raises:
         ConfigError: no such file, not YAML, no section, an unknown key (the nearest is named), a
@@ -202,7 +202,14 @@ def load_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
     if not isinstance(loaded, dict) or not isinstance(loaded.get("train"), dict):
         raise ConfigError(f"{path}: has no section `train`")
     outer = {name: loaded[name] for name in ("root", "tokenizers") if name in loaded}
-    section = {**outer, **loaded["train"], **(overrides or {})}
+    section = {**outer, **loaded["train"]}
+    for dotted, value in (overrides or {}).items():
+        *parents, last = dotted.split(".")
+        place = section
+        for parent in parents:
+            place[parent] = dict(place.get(parent) or {})
+            place = place[parent]
+        place[last] = value
     try:
         return TrainConfig.model_validate(section)
     except ValidationError as error:

@@ -131,7 +131,7 @@ class ContinuousProjection(nn.Module):
         if chosen.dtype == torch.uint8:
             chosen = (chosen / 255 - self.mean) / self.std
         projected: Tensor = self.proj(chosen.to(self.proj.weight.dtype))
-        return projected.masked_fill(~is_mine, 0)
+        return torch.where(is_mine, projected, 0)
 
 
 class InputEmbedding(nn.Module):
@@ -162,6 +162,7 @@ class InputEmbedding(nn.Module):
         continuous: Mapping[str, Continuous],
     ) -> Float[Tensor, "batch slots dim"]:
         """Embeddings of content, zero for padding."""
+        x: Tensor
         if len(self.tokens.weight):
             x = self.tokens(modality, token)
             x = x.masked_fill(self.is_continuous[modality][..., None], 0)

@@ -44,7 +44,7 @@ def reference_state(model: FourM) -> Names:
             start, stop = table.ranges[name]
             state.setdefault(_embedding(side, name, "pos_emb"), table.fixed[None, start:stop])
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.LayerNorm) and module.bias is None:
+        if isinstance(module, torch.nn.LayerNorm) and not model.shape.bias:
             state[f"{name}.bias"] = torch.zeros_like(module.weight)
     # copies: files cannot hold views of one another
     return {

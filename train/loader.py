@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 
 from fourmill.manifests.dataset import Dataset
@@ -56,15 +56,9 @@ class TokenLoader:
         pixels = [each for each in domains.modalities if each.masking is Masking.PIXELS]
         tokens = [each for each in domains.modalities if each.masking is not Masking.PIXELS]
         self._columns = {each.name: TokenColumn(each, self._rows) for each in tokens}
+        self._threads = threads
         self._pixels = {
-            each.name: PixelReader(
-                self._rows.shards("rgb"),
-                self._rows.shards("crop_settings"),
-                self._rows.starts,
-                each.input_size,
-                cache_bytes // len(pixels),
-                threads,
-            )
+            each.name: self._pixel_reader(each.input_size, cache_bytes // len(pixels))
             for each in pixels
         }
         self.num_crops = self._count_crops()
@@ -72,6 +66,12 @@ class TokenLoader:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def keys(self) -> list[str]:
+        """The samples' keys, row by row."""
+        shards = self._rows.shards(next(iter(self._columns)))
+        return [key for shard in shards for key in shard.keys]
 
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over all epochs; one may reach into the next epoch."""
@@ -93,6 +93,15 @@ class TokenLoader:
         """The first crops of some rows of the split."""
         zeros = np.zeros(len(rows), np.int64)
         return self._read(rows, zeros, torch.from_numpy(zeros))
+
+    def images(self, rows: NDArray[np.int64], size: int) -> UInt8[np.ndarray, "batch size size 3"]:
+        """The first crops of some rows as pixels, whether or not the model sees pixels."""
+        crops, _ = self._pixel_reader(size, 0).read(rows, np.zeros(len(rows), np.int64))
+        return crops
+
+    def _pixel_reader(self, size: int, cache_bytes: int) -> PixelReader:
+        images, settings = self._rows.shards("rgb"), self._rows.shards("crop_settings")
+        return PixelReader(images, settings, self._rows.starts, size, cache_bytes, self._threads)
 
     def _read(
         self, rows: NDArray[np.int64], crop: NDArray[np.int64], visits: torch.Tensor

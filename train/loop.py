@@ -15,16 +15,21 @@ from fourmill.manifests.errors import TrainingError
 from fourmill.train import runs
 from fourmill.train.checkpoint import State, load_last, save_checkpoint
 from fourmill.train.config import ModelConfig, TrainConfig
-from fourmill.train.data import domains_of
 from fourmill.train.domains import Domains
 from fourmill.train.loader import TokenLoader
 from fourmill.train.loss import compute_loss
 from fourmill.train.masking import Masking
-from fourmill.train.metrics import LossMeter, MetricsLog, fill_share, read_metrics
+from fourmill.train.meter import LossMeter
+from fourmill.train.metrics import MetricsLog, last_losses
 from fourmill.train.model import FourM, ModelShape
 from fourmill.train.optim import lr_at, make_optimizer, set_lr
+from fourmill.train.plan import plan_run
+from fourmill.train.selection import PADDING
+from fourmill.train.unigrams import unigram_losses
 
 _EVAL_SEED = 1_000_003  # of masks of the evaluation, which no training masks should share
+
+_UNIGRAM_SAMPLES = 2000  # that frequencies of tokens are counted on
 
 
 @dataclass(frozen=True)
@@ -51,24 +56,6 @@ class TrainResult:
     val_losses: dict[str, float]
 
 
-def plan_run(config: TrainConfig) -> runs.Run:
-    """What a run would be made of: the head of the dataset, or the snapshot that it began with.
-
-    Raises:
-        DatasetError: there is no dataset.
-        ConfigError: the dataset lacks what the configuration names, or `out` holds another run.
-    """
-    dataset = Dataset.open(config.root)
-    snapshot = dataset.head
-    domains = domains_of(snapshot, config.inputs, config.targets, config.pixel_patch)
-    wanted = runs.Run(config, snapshot.id, runs.contents_of(snapshot, domains), domains)
-    found = runs.read_run(config.out)
-    if found is None:
-        return wanted
-    runs.refuse_other_run(found, wanted)
-    return runs.Run(config, found.snapshot, found.contents, found.domains)
-
-
 def train(
     config: TrainConfig, on_progress: Callable[[Progress], None] | None = None
 ) -> TrainResult:
@@ -88,13 +75,8 @@ def train(
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         _Trainer(run).run(on_progress)
-    return TrainResult(runs.checkpoints(config.out)[0], config.steps, last_val_losses(config.out))
-
-
-def last_val_losses(out: Path) -> dict[str, float]:
-    """Nats per target by modality, of the last evaluation of a run."""
-    lines = [each for each in read_metrics(out / "metrics.jsonl") if each["kind"] == "val"]
-    return dict(lines[-1]["by_modality"]) if lines else {}
+    losses = last_losses(config.out / "metrics.jsonl", "val")
+    return TrainResult(runs.checkpoints(config.out)[0], config.steps, losses)
 
 
 def build_model(domains: Domains, config: ModelConfig, seed: int = 0) -> FourM:
@@ -153,7 +135,10 @@ class _Trainer:
 
     def run(self, on_progress: Callable[[Progress], None] | None) -> None:
         config = self.config
-        first, began = self.state.step, time.monotonic()
+        first = self.state.step
+        if not first:
+            self.log.write("unigram", 0, self._unigrams())
+        began = time.monotonic()
         for step in range(first, config.steps):
             fill = self._step(step)
             done = step + 1
@@ -197,7 +182,14 @@ class _Trainer:
         set_lr(self.optimizer, lr_at(step, config))
         self.optimizer.step()
         self.meter.add(loss)
-        return round(fill_share(selection.target_modality), 4)
+        return round(float((selection.target_modality != PADDING).float().mean()), 4)
+
+    def _unigrams(self) -> dict[str, float]:
+        """What guessing by frequency alone would reach on `val`: the bar to get under."""
+        batches = -(-_UNIGRAM_SAMPLES // self.config.batch_size)
+        train = (self.masking(self.loader.batch(number)) for number in range(batches))
+        val = (self.val_masking(batch) for batch in self.val_loader.all())
+        return unigram_losses(self.model.domains, train, val)
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:

@@ -1,42 +1,10 @@
-"""Losses by step, as lines of JSON: what curves are drawn from."""
+"""Losses by step, as lines of JSON: what curves are drawn from. Nothing here needs torch."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from fourmill.train.loss import Loss
 from fourmill.train.runs import replace_file
-
-
-class LossMeter:
-    """Mean cross-entropy by modality over several batches, exact over different counts."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._sums: Tensor | None = None
-        self._counts: Tensor | None = None
-
-    def add(self, loss: Loss) -> None:
-        """Count a batch in; nothing is moved from the device."""
-        sums = loss.sums.double()
-        self._sums = sums if self._sums is None else self._sums + sums
-        self._counts = loss.counts if self._counts is None else self._counts + loss.counts
-
-    def take(self) -> dict[str, float]:
-        """Nats per target, by modality that had targets; then start again."""
-        if self._sums is None or self._counts is None:
-            return {}
-        sums, counts = self._sums.tolist(), self._counts.tolist()
-        self._sums = self._counts = None
-        return {
-            name: total / count
-            for name, total, count in zip(self._names, sums, counts, strict=True)
-            if count
-        }
 
 
 class MetricsLog:
@@ -48,7 +16,8 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path
-        kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
+        lines = read_metrics(path) if step else []
+        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, "".join(kept).encode())
 
@@ -73,6 +42,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def fill_share(modality: Tensor) -> float:
-    """Share of the slots of a selection that hold a token."""
-    return float((modality >= 0).to(torch.float32).mean())
+def last_losses(path: Path, kind: str) -> dict[str, float]:
+    """Nats per target by modality, of the last line of a kind; empty where there is none."""
+    lines = [each for each in read_metrics(path) if each["kind"] == kind]
+    return dict(lines[-1]["by_modality"]) if lines else {}

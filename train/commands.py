@@ -1,0 +1,222 @@
+"""The trainer's verbs of the command line. Nothing imports torch before there is work to do."""
+
+import json as json_module
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fourmill.manifests.errors import ConfigError
+from fourmill.train import runs
+from fourmill.train.config import TrainConfig, load_train_config
+from fourmill.train.metrics import last_losses
+from fourmill.train.plan import plan_run
+
+if TYPE_CHECKING:
+    from fourmill.train.loop import Progress
+
+_SUMMARY = "model.json"  # of a finished run: where it ended
+
+
+def train(
+    config: Path,
+    set: tuple[str, ...] = (),
+    fresh: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Train 4M on a dataset's tokens; go on where a run stopped, do nothing if it is finished.
+
+    Args:
+        config: a run's YAML file; its section `train` is read.
+        set: replaced options of the section, `steps=500`, `model.dim=384`.
+        fresh: begin anew; the old run's folder is renamed, not removed.
+        dry_run: say what would be trained on what.
+        json: print what was done as JSON.
+    """
+    settings = load_train_config(config, _parse(set))
+    if fresh and not dry_run and (old := runs.set_aside(settings.out)):
+        _say(f"set the run that was there aside, as {old}")
+    run = plan_run(settings)
+    before = runs.finished_steps(settings.out)
+    if dry_run:
+        _describe(run, before, json)
+        return
+    if before >= settings.steps:
+        _say(f"nothing to do: {settings.out} has its {before} steps")
+    else:
+        _train(settings)
+    report = _report(settings)
+    summary = json_module.dumps(report, indent=1).encode()
+    if not (settings.out / _SUMMARY).exists():
+        runs.replace_file(settings.out / _SUMMARY, summary)
+    if json:
+        done = report["step"] - before
+        _print(report | {"steps_done": done, "samples_done": done * settings.batch_size})
+
+
+def predict(
+    config: Path,
+    out: Path = Path("predictions"),
+    samples: int = 8,
+    inputs: tuple[str, ...] = (),
+    set: tuple[str, ...] = (),
+) -> None:
+    """What a trained model predicts from pixels alone for held-out samples, beside their labels.
+
+    Writes `predictions.png`, `curves.png`, and `predictions.json` with the losses.
+
+    Args:
+        config: the YAML file that the model was trained with.
+        out: folder for the pictures.
+        samples: how many held-out samples are shown.
+        inputs: modalities that the model is given instead of pixels.
+        set: replaced options of the section `train`.
+    """
+    from fourmill.train.curves import draw_curves
+    from fourmill.train.panels import draw_panels
+    from fourmill.train.predict import Predictor, pixel_inputs
+
+    settings = load_train_config(config, _parse(set))
+    predictor = Predictor(settings)
+    given = list(inputs) or pixel_inputs(predictor.domains) or list(predictor.domains.inputs[:1])
+    targets = [name for name in predictor.domains.targets if name not in given]
+    predictions = predictor.predict(given, targets, predictor.pick(samples))
+    out.mkdir(parents=True, exist_ok=True)
+    draw_panels(predictions, given).save(out / "predictions.png")
+    draw_curves(settings.out / "metrics.jsonl", out / "curves.png")
+    report = _report(settings) | {"inputs": given, "samples": predictions.keys}
+    runs.replace_file(out / "predictions.json", json_module.dumps(report, indent=1).encode())
+    _say(f"wrote {out / 'predictions.png'}, {out / 'curves.png'}, {out / 'predictions.json'}")
+
+
+def generate(
+    config: Path,
+    inputs: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
+    samples: int = 8,
+    out: Path = Path("generated.png"),
+    temperature: float = 0.0,
+    guidance: float = 1.0,
+    seed: int = 0,
+    set: tuple[str, ...] = (),
+) -> None:
+    """Any modalities from any others, for held-out samples, as one picture.
+
+    Args:
+        config: the YAML file that the model was trained with.
+        inputs: what the model is given; pixels by default.
+        targets: what it generates; everything else by default.
+        samples: how many held-out samples.
+        out: the picture.
+        temperature: 0 takes the likeliest tokens; 1 draws them as likely as they are.
+        guidance: how closely the inputs are followed; 1 is as learned.
+        seed: of the draws.
+        set: replaced options of the section `train`.
+    """
+    from dataclasses import replace
+
+    from fourmill.train.panels import draw_panels
+    from fourmill.train.predict import Predictor, pixel_inputs
+    from fourmill.train.schedules import default_step
+
+    predictor = Predictor(load_train_config(config, _parse(set)))
+    domains = predictor.domains
+    given = list(inputs) or pixel_inputs(domains) or list(domains.inputs[:1])
+    wanted = list(targets) or [name for name in domains.targets if name not in given]
+    steps = {}
+    for name in wanted:
+        usual = default_step(domains.modality(name))
+        steps[name] = replace(usual, temperature=temperature, guidance=guidance)
+    rows = predictor.pick(samples)
+    predictions = predictor.predict(given, wanted, rows, steps=steps, seed=seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw_panels(predictions, given).save(out)
+    _say(f"wrote {out}")
+
+
+def _train(settings: TrainConfig) -> None:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import (
+        Progress as Bar,
+    )
+
+    from fourmill.train.loop import train as run_training
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", style="cyan"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bar(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("training 4M", total=settings.steps, note="")
+
+        def report(progress: "Progress") -> None:
+            note = f"{progress.samples_per_second:.1f} samples/s"
+            if progress.loss is not None:
+                note += f", loss {progress.loss:.3f}"
+                if not sys.stderr.isatty():
+                    _say(f"  step {progress.step} of {progress.steps}: {note}")
+                bar.update(task, note=note)
+            bar.update(task, completed=progress.step)
+
+        run_training(settings, report)
+
+
+def _report(settings: TrainConfig) -> dict[str, Any]:
+    metrics = settings.out / "metrics.jsonl"
+    return {
+        "out": str(settings.out),
+        "step": runs.finished_steps(settings.out),
+        "val_losses": last_losses(metrics, "val"),
+        "unigram_losses": last_losses(metrics, "unigram"),
+    }
+
+
+def _describe(run: runs.Run, done: int, json: bool) -> None:
+    config = run.config
+    plan = {
+        "root": config.root, "snapshot": run.snapshot, "out": str(config.out),
+        "inputs": list(run.domains.inputs), "targets": list(run.domains.targets),
+        "steps": config.steps, "steps_done": done, "samples": config.steps * config.batch_size,
+    }  # fmt: skip
+    if json:
+        _print(plan)
+        return
+    for name, value in plan.items():
+        _say(f"{name:>10}  {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _parse(assignments: Sequence[str]) -> dict[str, Any]:
+    """`model.dim=384` → {"model.dim": 384}.
+
+    Raises:
+        ConfigError: no assignment, or a value that is not YAML.
+    """
+    values = {}
+    for each in assignments:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {each}: expected name=value")
+        try:
+            values[name.removeprefix("train.")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {each}: the value is not YAML") from error
+    return values
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _print(value: dict[str, Any]) -> None:
+    sys.stdout.write(json_module.dumps(value) + "\n")
