@@ -151,9 +151,7 @@ class Decoder(Transformer):
     def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C H W"]:
         """Values of all pixels."""
         patches_BNP = self.out_proj(self.transform(x))
-        return F.pixel_shuffle(
-            patches_BNP.transpose(1, 2).unflatten(2, x.shape[2:]), self.patch
-        )
+        return F.pixel_shuffle(patches_BNP.transpose(1, 2).unflatten(2, x.shape[2:]), self.patch)
 
 
 class VQAutoencoder(nn.Module):
@@ -184,9 +182,7 @@ class VQAutoencoder(nn.Module):
         """Values, or logits, of quantized latents."""
         return self.decoder(self.post_quant_proj(latents))  # type: ignore[no-any-return]
 
-    def tokenize(
-        self, x: Float[Tensor, "B C H W"] | Int[Tensor, "B H W"]
-    ) -> Int[Tensor, "B h w"]:
+    def tokenize(self, x: Float[Tensor, "B C H W"] | Int[Tensor, "B H W"]) -> Int[Tensor, "B h w"]:
         """Ids of the codes."""
         return self.quantize.tokenize(self.encode(x))
 

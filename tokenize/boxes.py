@@ -4,6 +4,8 @@ Pix2seq (Chen et al. 2022) as 4M has it: coordinates relative to the crop, in th
 order of the distance of their upper left corner from the crop's.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,22 +44,21 @@ class BoxesTokenizer(WordTokenizer):
     ) -> list[int]:
         """Ids of the boxes that the crop shows a part of."""
         whole = np.array([0, 0, *image_size, 0])
-        found = [
-            (each["score"], box, each["class_name"])
-            for each in label["instances"]
-            if each["score"] >= self.min_score
-            and (box := clip_box(each["boxes"], whole if crop is None else crop, image_size))
-        ]
-        found.sort(key=lambda each: -each[0])
-        boxes, room = [], self.spec.max_tokens - 1
-        for _, box, name in found:
-            ids = [number(axis, round(value * _LAST)) for axis, value in enumerate(box)]
-            ids += self.vocabulary.encode(name)
-            if len(ids) > room:
-                break
+        found = []
+        for index, each in enumerate(label["instances"]):
+            box = clip_box(each["boxes"], whole if crop is None else crop, image_size)
+            if box and each["score"] >= self.min_score:
+                ids = [number(axis, round(value * _LAST)) for axis, value in enumerate(box)]
+                ids += self.vocabulary.encode(each["class_name"])
+                place = (box[0] ** 2 + box[1] ** 2, index)
+                found.append((each["score"], place, ids))
+        kept, room = [], self.spec.max_tokens - 1
+        for _, place, ids in sorted(found, key=lambda each: -each[0]):
             room -= len(ids)
-            boxes.append((box[0] ** 2 + box[1] ** 2, ids))
-        return [id for _, ids in sorted(boxes, key=lambda each: each[0]) for id in ids]
+            if room < 0:
+                break
+            kept.append((place, ids))
+        return [id for _, ids in sorted(kept) for id in ids]
 
     def decode(self, ids: list[int]) -> dict[str, Any]:
         """Boxes relative to the crop; the score, which no token says, is 1."""
@@ -74,7 +75,7 @@ class BoxesTokenizer(WordTokenizer):
         """Four corners and the ids of a name, for every stretch of ids that has that form."""
         starts = [i for i, id in enumerate(ids) if (parse_number(id) or (-1,))[0] == 0]
         phrases = []
-        for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
+        for start, stop in pairwise([*starts, len(ids)]):
             numbers = [parse_number(id) for id in ids[start : start + 4]]
             corners = [each[1] for axis, each in enumerate(numbers) if each and each[0] == axis]
             name = ids[start + 4 : stop]
@@ -84,7 +85,7 @@ class BoxesTokenizer(WordTokenizer):
 
 
 def clip_box(
-    box: list[float], crop: NDArray[np.int64], image_size: tuple[int, int]
+    box: Sequence[int | float], crop: NDArray[np.int64], image_size: tuple[int, int]
 ) -> tuple[float, float, float, float] | None:
     """The part of a box that a crop shows, relative to the crop; `None` if it shows nothing of it.
 

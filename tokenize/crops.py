@@ -105,9 +105,7 @@ def _pillow(resampling: Image.Resampling) -> Callable[..., NDArray[np.generic]]:
     return resample
 
 
-def _resample_normals(
-    plane: NDArray[np.uint8], boxes: list[Box], size: int
-) -> NDArray[np.generic]:
+def _resample_normals(plane: NDArray[np.uint8], boxes: list[Box], size: int) -> NDArray[np.generic]:
     vectors = _bilinear(plane, boxes, size).astype(np.float32) / 127.5 - 1
     length = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
     # what is shorter than a half is unknown, or the edge of it: made longer it would be noise

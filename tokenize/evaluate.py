@@ -38,10 +38,12 @@ def evaluate(
     Raises:
         SampleError: a label of wrong shape, range or type.
     """
-    inputs = torch.cat([
-        tokenizer.prepare(label, settings, size)
-        for label, settings, size, _ in zip(labels, crops, image_sizes, keys, strict=True)
-    ])
+    inputs = torch.cat(
+        [
+            tokenizer.prepare(label, settings, size)
+            for label, settings, size, _ in zip(labels, crops, image_sizes, keys, strict=True)
+        ]
+    )
     tokens = tokenizer.encode(inputs)
     metrics = _METRICS[tokenizer.definition.kind](tokenizer.decode(tokens), inputs)
     return metrics | code_use(tokens, tokenizer.spec.vocab_size)

@@ -52,12 +52,11 @@ def initialise(model: VQAutoencoder, inputs: Tensor, targets: Tensor, seed: int)
     _start_decoder(model, model.quantize.lookup(tokens), targets, generator)
 
 
-def cluster(
-    units_ML: Tensor, num_codes: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def cluster(units_ML: Tensor, num_codes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Spherical k-means from a k-means++ start: unit codes `[K, L]`, and how many each got."""
-    codes_KL = _spread(units_ML[_choose(len(units_ML), _NUM_SEED_PATCHES, generator)], num_codes,
-                       generator)
+    codes_KL = _spread(
+        units_ML[_choose(len(units_ML), _NUM_SEED_PATCHES, generator)], num_codes, generator
+    )
     counts_K = torch.zeros(num_codes)
     for _ in range(_LLOYD_STEPS):
         ids_M = nearest(units_ML, codes_KL)
@@ -145,9 +144,10 @@ def _room(transformer: Transformer, rank: int, generator: torch.Generator) -> Te
     positions_DN = transformer.pos_emb[0].flatten(1)
     left, sizes, _ = torch.linalg.svd(positions_DN, full_matrices=True)
     used = min(int((sizes > 1e-3 * sizes[0]).sum()), left.shape[0] - rank)
-    free: Tensor = left[:, used:]
+    free = left[:, used:]
     turn = torch.linalg.qr(torch.randn(free.shape[1], rank, generator=generator))[0]
-    return free @ turn
+    directions: Tensor = free @ turn
+    return directions
 
 
 def _still(transformer: Transformer) -> None:

@@ -23,32 +23,30 @@ class Field:
 
     Attributes:
         unit: for whole numbers, how many make one bin.
-        low, high: for measures, the range that 50 bins cover.
+        high: for measures, the end of the range from 0 that 50 bins cover.
         edges: for scores, where the next bin begins.
     """
 
     name: str
     unit: int = 0
-    low: float = 0.0
     high: float = 0.0
     edges: tuple[float, ...] = ()
 
-    def to_bin(self, value: float) -> int:
+    def to_bin(self, value: int | float) -> int:
         """The bin of a value; what is out of range goes to the nearest."""
         if self.unit:
             return min(max(int(value) // self.unit, 0), NUM_BINS - 1)
         if self.edges:
             return sum(value >= edge for edge in self.edges)
-        share = (value - self.low) / (self.high - self.low)
-        return int(min(max(share, 0.0), 1.0) * _STEPS)
+        return int(min(max(value / self.high, 0.0), 1.0) * _STEPS)
 
-    def to_value(self, bin: int) -> float:
-        """The least value of a bin; the edge that is nearest to a bin without an end."""
+    def to_value(self, bin: int) -> int | float:
+        """A value of the bin: the least one, or the middle of a step."""
         if self.unit:
             return bin * self.unit
         if self.edges:
-            return self.edges[min(max(bin - 1, 0), len(self.edges) - 1)]
-        return self.low + min(bin, _STEPS) / _STEPS * (self.high - self.low)
+            return (0.0, *self.edges)[min(bin, len(self.edges))]
+        return min(bin + 0.5, _STEPS) / _STEPS * self.high
 
 
 FIELDS: Sequence[Field] = (
@@ -61,13 +59,13 @@ FIELDS: Sequence[Field] = (
     Field("n_sam_instances", unit=1),
     Field("n_coco_instances", unit=1),
     Field("coco_instance_diversity", unit=1),
-    Field("colorfulness", high=150),
-    Field("brightness", high=255),
-    Field("contrast", high=127),
-    Field("saturation", high=255),
-    Field("entropy", high=10),
-    Field("walkability", high=1),
-    Field("objectness", high=1),
+    Field("colorfulness", high=150.0),
+    Field("brightness", high=255.0),
+    Field("contrast", high=127.0),
+    Field("saturation", high=255.0),
+    Field("entropy", high=10.0),
+    Field("walkability", high=1.0),
+    Field("objectness", high=1.0),
     Field("semantic_diversity", unit=1),
     Field("geometric_complexity", high=0.75),
     Field("occlusion_score", high=0.25),

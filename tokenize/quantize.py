@@ -90,9 +90,7 @@ class CosineQuantizer(nn.Module):
         even = count_K.sum() / len(count_K)
         return self._restart(codebook.cluster_size < restart_below * even, vectors_NL, generator)
 
-    def _restart(
-        self, is_dead_K: Tensor, vectors_NL: Tensor, generator: torch.Generator
-    ) -> int:
+    def _restart(self, is_dead_K: Tensor, vectors_NL: Tensor, generator: torch.Generator) -> int:
         dead = is_dead_K.nonzero()[:, 0]
         if len(dead):
             picks = torch.randint(len(vectors_NL), (len(dead),), generator=generator)
@@ -105,9 +103,7 @@ class CosineQuantizer(nn.Module):
         return len(dead)
 
 
-def nearest(
-    vectors: Float[Tensor, "N L"], codes: Float[Tensor, "K L"]
-) -> Int[Tensor, " N"]:
+def nearest(vectors: Float[Tensor, "N L"], codes: Float[Tensor, "K L"]) -> Int[Tensor, " N"]:
     """Id of the code of largest cosine, never holding more than a few rows of all similarities."""
     unit_KL = F.normalize(codes, dim=-1)
     chunks = torch.split(F.normalize(vectors, dim=-1), max(1, _CHUNK // len(codes)))

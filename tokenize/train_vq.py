@@ -110,10 +110,12 @@ def train_tokenizer(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = VQAutoencoder(_network_config(definition, size, patch, vocab_size, config))
-    data = np.concatenate([
-        cut(definition, label, rows, image_size, network.config.size)
-        for label, rows, image_size in zip(labels, crops, image_sizes, strict=True)
-    ])
+    data = np.concatenate(
+        [
+            cut(definition, label, rows, image_size, network.config.size)
+            for label, rows, image_size in zip(labels, crops, image_sizes, strict=True)
+        ]
+    )
     losses = _fit(network, definition, data, config, on_progress)
     tokenizer = VQTokenizer(definition, size, patch, network)
     few = slice(_NUM_EVALUATED)

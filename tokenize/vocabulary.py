@@ -47,7 +47,8 @@ _SPECIAL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]", *(f"[S_{i}]" for i in range(NUM_
 _NUMBERS = tuple(f"v{axis}={bin}" for axis in range(NUM_AXES) for bin in range(NUM_BINS))
 _FIXED = _SPECIAL + _NUMBERS + COCO_CLASSES
 # so that a caption of any length of Latin text has no unknown words, whatever the corpus was
-_ALPHABET = sorted(set(string.ascii_lowercase + string.digits + string.punctuation))
+_LETTERS = string.digits + string.ascii_lowercase
+_ALPHABET = (*sorted(string.punctuation + _LETTERS), *(f"##{each}" for each in _LETTERS))
 _MAX_CHARACTERS = 1000  # of other alphabets; the most frequent
 _MAX_FILE_BYTES = 2**26
 _SPACE_BEFORE = re.compile(r" ([.,;:!?)\]])")
@@ -161,15 +162,14 @@ def train_vocabulary(captions: Iterable[str], vocab_size: int = 30_000) -> Vocab
     Raises:
         ConfigError: `vocab_size` has no room for the fixed ids and the Latin alphabet.
     """
-    pieces = dict.fromkeys([*_ALPHABET, *(f"##{each}" for each in _ALPHABET)])
-    room = vocab_size - len(_FIXED)
-    if room < len(pieces):
+    least = len(_FIXED) + len(_ALPHABET)
+    if vocab_size < least:
         raise ConfigError(
-            f"vocab_size is {vocab_size}, expected at least {len(_FIXED) + len(pieces)}: "
-            "special tokens, numbers and the alphabet"
+            f"vocab_size is {vocab_size}, expected at least {least}: special tokens, numbers, "
+            "classes and the alphabet"
         )
-    pieces.update(dict.fromkeys(_learn(sorted(captions), room)))
-    tokens = list(dict.fromkeys([*_FIXED, *pieces]))[:vocab_size]
+    pieces = _learn(sorted(captions), vocab_size - len(_FIXED))
+    tokens = list(dict.fromkeys([*_FIXED, *_ALPHABET, *pieces]))[:vocab_size]
     vocab = {token: id for id, token in enumerate(tokens)}
     tokenizer = _with_text_rules(Tokenizer(WordPiece(vocab, unk_token="[UNK]")))
     tokenizer.add_special_tokens([AddedToken(each, normalized=False) for each in _SPECIAL])

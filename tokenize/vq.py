@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ class VQTokenizer(Tokenizer):
         )
 
     @classmethod
-    def load(cls, folder: Path, spec: TokenizerSpec) -> Self:
+    def load(cls, folder: Path, spec: TokenizerSpec) -> "VQTokenizer":
         """Read what `save` wrote.
 
         Raises:
@@ -88,8 +88,9 @@ class VQTokenizer(Tokenizer):
         """
         try:
             config = dict(spec.config)
-            network = VQAutoencoder(AutoencoderConfig(**config.pop("network")))
-            network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+            with torch.device("meta"):  # the file has all values: nothing is to be drawn
+                network = VQAutoencoder(AutoencoderConfig(**config.pop("network")))
+            network.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
             return cls(_parse_modality(config.pop("definition")), network=network, **config)
         except _DAMAGE as error:
             raise ConfigError(f"{folder}: not a VQ tokenizer: {error}") from error
@@ -102,7 +103,7 @@ class VQTokenizer(Tokenizer):
             folder / WEIGHTS_FILE,
         )
 
-    def to(self, device: str) -> Self:
+    def to(self, device: str) -> "VQTokenizer":
         """Move the network; tokens may differ between devices where two codes are as near."""
         self.network.to(device)
         return self

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class WordTokenizer(Tokenizer):
         )
 
     @classmethod
-    def load(cls, folder: Path, spec: TokenizerSpec) -> Self:
+    def load(cls, folder: Path, spec: TokenizerSpec) -> "WordTokenizer":
         """Read what `save` wrote."""
         return cls(Vocabulary.load(folder / VOCABULARY_FILE), spec.max_tokens, **spec.config)
 

@@ -1,0 +1,72 @@
+"""The networks compute what the reference computes with the same weights, by the same names."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
+
+REFERENCE = np.load(Path(__file__).parents[1] / "data" / "tokenize" / "reference.npz")
+VIT_S = {"dim": 512, "encoder_depth": 8, "decoder_depth": 8, "heads": 8}
+
+
+def network_of(case: str, **shape: int) -> VQAutoencoder:
+    """Weights from sines of the parameter's number and position; codes from cosines."""
+    network = VQAutoencoder(AutoencoderConfig(**VIT_S, **shape))
+    state = network.state_dict()
+    for index, name in enumerate(REFERENCE[f"{case}/names"].tolist()):
+        size = state[name].shape
+        scale = 0.5 / size[-1] ** 0.5 if len(size) > 1 else 0.1
+        values = np.sin(0.7 * np.arange(state[name].numel()) + index) * scale
+        values += 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        state[name] = torch.from_numpy(values.reshape(size)).float()
+    codes = state["quantize._codebook.embed"]
+    waves = np.cos(1.3 * np.arange(codes.numel())).reshape(codes.shape)
+    state["quantize._codebook.embed"] = F.normalize(torch.from_numpy(waves).float(), dim=-1)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("case", "shape", "inputs", "decoded", "part"),
+    [
+        (
+            "vq",
+            {"channels": 3, "size": 64, "patch": 16, "codes": 256},
+            np.sin(0.003 * np.arange(2 * 3 * 64 * 64)).reshape(2, 3, 64, 64).astype(np.float32),
+            "decoded_every_8th_pixel",
+            (..., slice(None, None, 8), slice(None, None, 8)),
+        ),
+        (
+            "semseg",
+            {"channels": 64, "labels": 134, "size": 64, "patch": 16, "codes": 128},
+            (np.arange(2 * 64 * 64) * 7 // 97 % 134).reshape(2, 64, 64),
+            "logits_every_16th_pixel",
+            (..., slice(None, None, 16), slice(None, None, 16)),
+        ),
+        (
+            "features",
+            {"channels": 512, "size": 14, "patch": 1, "codes": 128},
+            np.sin(0.0007 * np.arange(2 * 512 * 14 * 14))
+            .reshape(2, 512, 14, 14)
+            .astype(np.float32),
+            "decoded_every_64th_channel",
+            (slice(None), slice(None, None, 64)),
+        ),
+    ],
+    ids=["vq", "semseg", "features"],
+)
+@torch.inference_mode()
+def test_latents_tokens_and_decodings_are_the_references(case, shape, inputs, decoded, part):
+    network, inputs = network_of(case, **shape), torch.from_numpy(inputs)
+    latents = network.encode(inputs)
+    expected = REFERENCE[f"{case}/latents_before_quantizing"]
+    # latents reach 28: the bound is two millionths of that
+    torch.testing.assert_close(latents.numpy(), expected, rtol=2e-6, atol=6e-5)
+    tokens = network.tokenize(inputs)
+    np.testing.assert_array_equal(tokens, REFERENCE[f"{case}/tokens"])
+    found = network.decode_tokens(tokens)[part].numpy()
+    np.testing.assert_allclose(found, REFERENCE[f"{case}/{decoded}"], atol=1e-5)
