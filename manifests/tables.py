@@ -133,7 +133,8 @@ def _write(storage: Storage, path: str, rows: list[dict[str, Any]], schema: pa.S
 
 def _read(storage: Storage, path: str, schema: pa.Schema) -> pa.Table:
     try:
-        table = pq.read_table(io.BytesIO(storage.read(path)))
+        # small: starting threads would take longer than reading
+        table = pq.read_table(io.BytesIO(storage.read(path)), use_threads=False)
     except FileNotFoundError as error:
         raise DatasetError(f"{storage.full(path)} is missing") from error
     except (pa.ArrowException, OSError) as error:
