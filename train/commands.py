@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from tyro.conf import Positional
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.train import runs
@@ -21,7 +22,7 @@ _SUMMARY = "model.json"  # of a finished run: where it ended
 
 
 def train(
-    config: Path,
+    config: Positional[Path],
     set: tuple[str, ...] = (),
     fresh: bool = False,
     dry_run: bool = False,
@@ -58,7 +59,7 @@ def train(
 
 
 def predict(
-    config: Path,
+    config: Positional[Path],
     out: Path = Path("predictions"),
     samples: int = 8,
     inputs: tuple[str, ...] = (),
@@ -93,7 +94,7 @@ def predict(
 
 
 def generate(
-    config: Path,
+    config: Positional[Path],
     inputs: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
     samples: int = 8,

@@ -9,7 +9,7 @@ import skimage.data
 import torch
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.labels import encode_label
+from fourmill.manifests.labels import decode_image, encode_label
 from fourmill.manifests.modalities import Kind, Masking, Modality, modality, token_modality
 from fourmill.manifests.snapshots import Producer
 from fourmill.tokenize.crops import crop_dense, crop_settings
@@ -58,16 +58,18 @@ def write_dataset(root: Path) -> Dataset:
     per_shard = len(PHOTOS) // SHARDS
     for shard in range(SHARDS):
         names = PHOTOS[shard * per_shard : (shard + 1) * per_shard]
-        images, settings, crops = [], [], []
+        images: list[bytes] = []
+        settings, crops = [], []
         for name in names:
             image = getattr(skimage.data, name)()[:200, :240]
             image = np.dstack([image] * 3) if image.ndim == 2 else image[..., :3]
-            images.append(np.ascontiguousarray(image))
-            settings.append(crop_settings(name, *image.shape[:2], CROPS))
-            crops.append(crop_dense(images[-1], Kind.IMAGE, settings[-1], image.shape[:2], SIZE))
+            images.append(encode_label(modality("rgb"), np.ascontiguousarray(image)))
+            stored = decode_image(images[-1])
+            settings.append(crop_settings(name, *stored.shape[:2], CROPS))
+            crops.append(crop_dense(stored, Kind.IMAGE, settings[-1], stored.shape[:2], SIZE))
         rows = range(shard * per_shard, (shard + 1) * per_shard)
         rgb, crop_setting, colour, light, caption = writers
-        rgb.commit(shard, names, payloads=[encode_label(modality("rgb"), each) for each in images])
+        rgb.commit(shard, names, payloads=images)
         crop_setting.commit(shard, names, array=np.stack(settings))
         colour.commit(shard, names, array=np.stack([colour_tokens(each) for each in crops]))
         light.commit(shard, names, array=np.stack([light_tokens(each) for each in crops]))

@@ -1,0 +1,125 @@
+"""The loader: which samples come when, and that they are what the dataset holds."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.train.conftest import (
+    CAPTION,
+    PATCH,
+    PHOTOS,
+    SHARDS,
+    SIZE,
+    caption_tokens,
+    colour_tokens,
+    write_dataset,
+)
+
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.snapshots import Producer
+from fourmill.train.data import domains_of
+from fourmill.train.loader import TokenLoader
+
+NUM_TRAIN = len(PHOTOS) * (SHARDS - 1) // SHARDS
+
+
+def loader_of(dataset: Dataset, split: str = "train", **options: object) -> TokenLoader:
+    domains = domains_of(dataset.head, None, None, PATCH)
+    values = {"batch_size": 4, "seed": 5} | options
+    return TokenLoader(dataset, dataset.head, domains, split, **values)  # type: ignore[arg-type]
+
+
+def test_by_default_a_model_sees_all_tokens_and_pixels_of_their_size(dataset: Dataset) -> None:
+    domains = domains_of(dataset.head, None, None, PATCH)
+    assert domains.inputs == ("rgb@32", "tok_caption", "tok_colour@32", "tok_light@32")
+    assert domains.targets == ("tok_caption", "tok_colour@32", "tok_light@32")
+    assert domains.modality("rgb@32").grid == (SIZE // PATCH, SIZE // PATCH)
+
+
+def test_every_sample_comes_once_an_epoch_in_an_order_of_its_own(dataset: Dataset) -> None:
+    loader = loader_of(dataset)
+    ids = torch.cat([loader.batch(number).sample for number in range(6)]).tolist()
+    visits = torch.cat([loader.batch(number).visit for number in range(6)]).tolist()
+    assert visits == [place // NUM_TRAIN for place in range(24)]
+    epochs = [ids[start : start + NUM_TRAIN] for start in range(0, 24, NUM_TRAIN)]
+    assert all(Counter(each) == Counter(range(NUM_TRAIN)) for each in epochs)
+    assert len({tuple(each) for each in epochs}) > 1
+
+
+def test_the_state_of_the_loader_is_one_number(dataset: Dataset) -> None:
+    one, other = loader_of(dataset), loader_of(dataset)
+    for number in range(7):
+        one.batch(number)
+    ahead, fresh = one.batch(7), other.batch(7)
+    assert torch.equal(ahead.sample, fresh.sample)
+    assert all(torch.equal(ahead.tokens[name], fresh.tokens[name]) for name in ahead.tokens)
+    assert all(torch.equal(ahead.pixels[name], fresh.pixels[name]) for name in ahead.pixels)
+
+
+def test_pixels_and_tokens_show_the_same_crop(dataset: Dataset) -> None:
+    loader = loader_of(dataset)
+    seen = set()
+    for number in range(6):
+        batch = loader.batch(number)
+        found = colour_tokens(batch.pixels["rgb@32"].numpy())
+        np.testing.assert_array_equal(batch.tokens["tok_colour@32"].numpy(), found)
+        seen |= {row.tobytes() for row in found}
+    assert len(seen) > NUM_TRAIN  # several crops of a sample are used
+
+
+def test_text_belongs_to_its_sample(dataset: Dataset) -> None:
+    for batch in loader_of(dataset, "val").all():
+        for row, tokens in zip(batch.sample.tolist(), batch.tokens["tok_caption"], strict=True):
+            np.testing.assert_array_equal(tokens.numpy(), caption_tokens(row))
+
+
+def test_a_validation_split_is_read_in_order_without_flips_or_chance(dataset: Dataset) -> None:
+    loader = loader_of(dataset, "val", batch_size=1)
+    assert [batch.sample.tolist() for batch in loader.all()] == [[6], [7]]
+    assert loader.keys == list(PHOTOS[6:])
+
+
+def test_pixels_are_the_same_without_a_cache(dataset: Dataset) -> None:
+    cached, bare = loader_of(dataset), loader_of(dataset, cache_bytes=0)
+    for number in (0, 1, 0):
+        pixels = cached.batch(number).pixels["rgb@32"]
+        assert torch.equal(pixels, bare.batch(number).pixels["rgb@32"])
+
+
+def test_samples_without_a_label_are_marked(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path)
+    writer = dataset.writer(CAPTION, Producer(name="other", version="2"), {}, SHARDS)
+    for shard in range(SHARDS):
+        rows = range(2 * shard, 2 * shard + 2)
+        tokens = np.stack([caption_tokens(row) for row in rows])
+        keys = dataset.shard("rgb", shard).keys
+        writer.commit(shard, keys, array=tokens, valid=[row != 3 for row in rows])
+    dataset.publish([writer.finish()], "one caption fewer")
+    loader = loader_of(dataset, batch_size=NUM_TRAIN)
+    batch = loader.batch(0)
+    assert torch.equal(batch.valid["tok_caption"], batch.sample != 3)
+
+
+def test_tokens_outside_of_the_vocabulary_are_found_before_they_are_used(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path)
+    writer = dataset.writer(CAPTION, Producer(name="broken", version="2"), {}, SHARDS)
+    for shard in range(SHARDS):
+        tokens = np.full((2, CAPTION.max_tokens), CAPTION.vocab_size, np.int16)
+        writer.commit(shard, dataset.shard("rgb", shard).keys, array=tokens)
+    dataset.publish([writer.finish()], "ids too high")
+    with pytest.raises(ConfigError, match=r"tokens from 4400 to 4400.*vocabulary.*has 4400"):
+        loader_of(dataset).batch(0)
+
+
+def test_names_that_the_dataset_lacks_are_refused(dataset: Dataset) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'tok_colour@32'"):
+        domains_of(dataset.head, None, ["tok_color@32"], PATCH)
+    with pytest.raises(ConfigError, match="not a multiple of pixel_patch 5"):
+        domains_of(dataset.head, None, None, 5)
+    with pytest.raises(ConfigError, match="rgb@32 can only be an input"):
+        domains_of(dataset.head, ["rgb@32"], ["rgb@32"], PATCH)
+    with pytest.raises(ConfigError, match="no split 'test'"):
+        loader_of(dataset, "test")
