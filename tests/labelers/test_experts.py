@@ -6,12 +6,12 @@ import pytest
 from fourmill.labelers.coco import COCO_NAMES
 
 
-def label(bench, name: str, rgb: np.ndarray, **more) -> dict:
+def label(bench, name, rgb, **more):
     (labels,) = bench.labeler(name).label([{"key": "x", "rgb": rgb, **more}])
     return labels
 
 
-def picture(bench, key: str) -> np.ndarray:
+def picture(bench, key):
     return next(each for each in bench.samples(["rgb"]) if each["key"] == key)["rgb"]
 
 

@@ -38,5 +38,5 @@ def test_another_package_adds_an_expert(installed) -> None:
 
 def test_an_entry_that_is_no_labeler_is_refused(installed) -> None:
     installed("sizes", "fourmill.labelers.sizes:resized")
-    with pytest.raises(ConfigError, match=r"labeler sizes: .* is not a subclass of Labeler"):
+    with pytest.raises(ConfigError, match=r"labeler sizes: .* expected a subclass of Labeler"):
         registry.get("sizes")

@@ -81,7 +81,7 @@ def test_the_depth_loss_does_not_see_scale_and_shift_but_order() -> None:
     assert losses.disparity_loss(-5 / depth, depth) > 0.5
 
 
-def test_unknown_pixels_count_for_nothing_and_spoil_no_gradient() -> None:
+def test_unknown_pixels_count_for_nothing_and_spoil_no_gradient():
     truth = scene()
     depth = torch.from_numpy(np.stack([truth.depth, np.zeros_like(truth.depth)]))
     depth[0, :50] = 0
