@@ -27,19 +27,25 @@ class AutoencoderConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     channels: Count = Field(description="channels of the input; of its class embedding if labels")
-    labels: int = Field(0, ge=0, description="number of classes of a class map, 0 for values")
-    size: Count = Field(112, description="side of the input, in pixels or feature cells")
-    patch: Count = Field(8, description="side of one token, in the same; 1 for feature maps")
-    dim: Count = Field(128, description="width of the transformers")
-    encoder_depth: int = Field(2, ge=0, description="blocks of the encoder")
-    decoder_depth: int = Field(2, ge=0, description="blocks of the decoder")
-    heads: Count = Field(4, description="attention heads; divides dim")
-    latent: Count = Field(32, description="width of the codes")
-    codes: Count = Field(512, description="size of the code book, the vocabulary")
-    reach: int = Field(
-        0, ge=0, description="tokens on each side that decoding starts from; none in the reference"
+    labels: int = Field(
+        default=0, ge=0, description="number of classes of a class map, 0 for values"
     )
-    post_mlp: bool = Field(True, description="end encoder and decoder with a tanh MLP")
+    size: Count = Field(default=112, description="side of the input, in pixels or feature cells")
+    patch: Count = Field(
+        default=8, description="side of one token, in the same; 1 for feature maps"
+    )
+    dim: Count = Field(default=128, description="width of the transformers")
+    encoder_depth: int = Field(default=2, ge=0, description="blocks of the encoder")
+    decoder_depth: int = Field(default=2, ge=0, description="blocks of the decoder")
+    heads: Count = Field(default=4, description="attention heads; divides dim")
+    latent: Count = Field(default=32, description="width of the codes")
+    codes: Count = Field(default=512, description="size of the code book, the vocabulary")
+    reach: int = Field(
+        default=0,
+        ge=0,
+        description="tokens on each side that decoding starts from; none in the reference",
+    )
+    post_mlp: bool = Field(default=True, description="end encoder and decoder with a tanh MLP")
 
     @property
     def grid(self) -> int:

@@ -47,26 +47,36 @@ class VQTrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dim: int = Field(128, ge=4, multiple_of=4, description="width of the transformers")
-    encoder_depth: int = Field(0, ge=0, description="blocks of the encoder")
-    decoder_depth: int = Field(1, ge=0, description="blocks of the decoder")
-    heads: int = Field(4, ge=1, description="attention heads; divides dim")
-    reach: int = Field(1, ge=0, description="tokens around each that its decoding starts from")
-    latent: int = Field(32, ge=2, description="width of the codes")
+    dim: int = Field(default=128, ge=4, multiple_of=4, description="width of the transformers")
+    encoder_depth: int = Field(default=0, ge=0, description="blocks of the encoder")
+    decoder_depth: int = Field(default=1, ge=0, description="blocks of the decoder")
+    heads: int = Field(default=4, ge=1, description="attention heads; divides dim")
+    reach: int = Field(
+        default=1, ge=0, description="tokens around each that its decoding starts from"
+    )
+    latent: int = Field(default=32, ge=2, description="width of the codes")
     train_encoder: bool = Field(
-        False, description="train encoder and code book too, which takes thousands of steps"
+        default=False, description="train encoder and code book too, which takes thousands of steps"
     )
-    steps: int = Field(100, ge=0, description="gradient steps; 0 keeps the start from the data")
-    batch_size: int = Field(8, ge=1, description="crops in a step")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate; a tenth warms up, then a cosine")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW, on matrices")
+    steps: int = Field(
+        default=100, ge=0, description="gradient steps; 0 keeps the start from the data"
+    )
+    batch_size: int = Field(default=8, ge=1, description="crops in a step")
+    lr: float = Field(
+        default=1e-3, gt=0, description="peak learning rate; a tenth warms up, then a cosine"
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW, on matrices")
     commitment: float = Field(
-        4.0, ge=0, description="weight of what keeps latents near codes, if the encoder is trained"
+        default=4.0,
+        ge=0,
+        description="weight of what keeps latents near codes, if the encoder is trained",
     )
-    max_samples: int = Field(2000, ge=1, description="labels used, the first ones")
-    num_crops: int = Field(2, ge=1, description="crops of each label")
-    min_crop_scale: float = Field(0.4, gt=0, le=1, description="least share of the image in a crop")
-    seed: int = Field(0, ge=0, description="of crops, start and batches")
+    max_samples: int = Field(default=2000, ge=1, description="labels used, the first ones")
+    num_crops: int = Field(default=2, ge=1, description="crops of each label")
+    min_crop_scale: float = Field(
+        default=0.4, gt=0, le=1, description="least share of the image in a crop"
+    )
+    seed: int = Field(default=0, ge=0, description="of crops, start and batches")
 
 
 def train_tokenizer(

@@ -1,6 +1,7 @@
 """The networks compute what the reference computes with the same weights, by the same names."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from torch.nn import functional as F
 from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
 
 REFERENCE = np.load(Path(__file__).parents[1] / "data" / "tokenize" / "reference.npz")
-VIT_S = {"dim": 512, "encoder_depth": 8, "decoder_depth": 8, "heads": 8}
+VIT_S: dict[str, Any] = {"dim": 512, "encoder_depth": 8, "decoder_depth": 8, "heads": 8}
 
 
-def network_of(case: str, **shape: int) -> VQAutoencoder:
+def network_of(case: str, **shape: Any) -> VQAutoencoder:
     """Weights from sines of the parameter's number and position; codes from cosines."""
     network = VQAutoencoder(AutoencoderConfig(**VIT_S, **shape))
     state = network.state_dict()

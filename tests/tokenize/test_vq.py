@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from skimage.filters import gaussian
 from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
@@ -26,7 +26,7 @@ CODES = 64
 def labels_of(name, photographs):
     """Labels made from real photographs, with the structure that each kind has."""
     grey = {key: photo.mean(-1) for key, photo in photographs.items()}
-    smooth = {key: gaussian_filter(each, 8) for key, each in grey.items()}
+    smooth = {key: gaussian(each, 8) for key, each in grey.items()}
     if name == "rgb":
         return list(photographs.values())
     if name == "canny_edge":
@@ -58,7 +58,10 @@ def train(name, photographs, folder, config=SMALL, patch=8):
     train_tokenizer(
         modality(name), 64, patch, CODES, config, labels, sizes, list(photographs), folder
     )
-    crops = [crop_settings(key, *size, 3) for key, size in zip(photographs, sizes, strict=True)]
+    crops = [
+        crop_settings(key, size[0], size[1], 3)
+        for key, size in zip(photographs, sizes, strict=True)
+    ]
     return registry.load(folder), (labels, crops, sizes, list(photographs))
 
 
@@ -232,7 +235,7 @@ def test_text_tokenizers_get_a_folder_each(vocabulary, tmp_path):
     loaded = {name: registry.load(folder) for name, folder in folders.items()}
     assert [each.spec.max_tokens for each in loaded.values()] == [32, 256, 23, 40]
     assert [each.spec.per_crop for each in loaded.values()] == [False, True, False, False]
-    assert loaded["det"].min_score == 0.4
+    assert loaded["det"].spec.config == {"min_score": 0.4}
     for name, each in loaded.items():
         definition = each.token_modality
         assert (definition.name, definition.token_of) == (f"tok_{name}", name)

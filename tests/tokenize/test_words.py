@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,10 @@ SIZE = [(300, 400)]
 
 def tokenize(tokenizer, label, crops=WHOLE, key="a"):
     return tokenizer.tokenize([label], crops, SIZE, [key])[0]
+
+
+def there_and_back(tokenizer, label, key="a") -> Any:
+    return tokenizer.detokenize(tokenize(tokenizer, label, key=key).reshape(1, -1))[0]
 
 
 def test_ids_are_laid_out_as_in_the_reference(vocabulary):
@@ -135,7 +140,7 @@ def test_captions_end_and_are_padded_to_one_size(vocabulary):
 CROPS = [(0, 0, 300, 400, 0), (0, 50, 300, 300, 0), (10, 120, 200, 180, 1), (100, 0, 150, 90, 1)]
 
 
-def five_boxes():
+def five_boxes() -> Any:
     return {
         "instances": [
             {
@@ -158,7 +163,7 @@ def test_boxes_are_the_string_that_the_reference_makes(case, vocabulary):
 
 def test_boxes_come_back_within_half_a_thousandth(vocabulary):
     tokenizer = BoxesTokenizer(vocabulary, 64)
-    found = tokenizer.detokenize(tokenize(tokenizer, five_boxes()))[0]["instances"]
+    found = there_and_back(tokenizer, five_boxes())["instances"]
     expected = five_boxes()["instances"][1:]  # the dog's score is too low
     assert [each["class_name"] for each in found] == ["cat", "tv", "person", "car"]
     for got, wanted in zip(found, expected, strict=True):
@@ -167,20 +172,17 @@ def test_boxes_come_back_within_half_a_thousandth(vocabulary):
 
 def test_where_boxes_do_not_fit_the_surest_are_kept_whole(vocabulary):
     tokenizer = BoxesTokenizer(vocabulary, 12)
-    found = tokenizer.detokenize(tokenize(tokenizer, five_boxes()))[0]["instances"]
+    found = there_and_back(tokenizer, five_boxes())["instances"]
     assert [each["class_name"] for each in found] == ["person", "car"]
 
 
 def test_unknown_class_names_are_spelled_in_pieces(vocabulary):
     label = {"instances": [{"boxes": [0, 0, 1, 1], "class_name": "launch pad", "score": 1.0}]}
     tokenizer = BoxesTokenizer(vocabulary, 30)
-    assert (
-        tokenizer.detokenize(tokenize(tokenizer, label))[0]["instances"][0]["class_name"]
-        == "launch pad"
-    )
+    assert there_and_back(tokenizer, label)["instances"][0]["class_name"] == "launch pad"
 
 
-def palette_label():
+def palette_label() -> Any:
     return [{str(k): [[10 * k + i, 255 - i, 3] for i in range(k)] for k in range(1, 8)}]
 
 
@@ -188,7 +190,7 @@ def test_a_palette_comes_back_exactly_and_the_key_draws_its_size(vocabulary):
     tokenizer = PaletteTokenizer(vocabulary, 23)
     sizes = set()
     for key in map(str, range(40)):
-        palette = tokenizer.detokenize(tokenize(tokenizer, palette_label(), key=key)[None])[0][0]
+        palette = there_and_back(tokenizer, palette_label(), key)[0]
         ((size, colours),) = palette.items()
         assert colours == palette_label()[0][size]
         sizes.add(size)
@@ -217,7 +219,7 @@ def test_metadata_is_pairs_of_field_and_bin_in_an_order_of_the_keys(vocabulary):
 def test_the_bins_of_metadata_survive_a_round_trip(vocabulary, label):
     tokenizer = MetadataTokenizer(vocabulary, 40)
     tokens = tokenize(tokenizer, label)
-    again = tokenizer.detokenize(tokens[None])[0]
+    again = there_and_back(tokenizer, label)
     assert again.keys() == label.keys()
     np.testing.assert_array_equal(tokenize(tokenizer, again), tokens)
 
