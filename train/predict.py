@@ -48,13 +48,14 @@ class Predictions:
     Attributes:
         keys: of the samples.
         images: their centre crops.
-        tokens: what the model generated, by modality.
+        tokens: what the model generated, by modality; `truth` is what the dataset has.
     """
 
     keys: list[str]
     images: list[UInt8[np.ndarray, "size size 3"]]
     by_target: dict[str, Prediction]
     tokens: dict[str, NDArray[np.int64]]
+    truth: dict[str, NDArray[np.int64]]
 
 
 class Predictor:
@@ -107,7 +108,7 @@ class Predictor:
         loader = self._loader(split)
         batch = loader.rows(np.array(rows, np.int64))
         conditions = Conditions.of(batch.to(self.device), inputs)
-        generated, by_target = {}, {}
+        generated, by_target, truths = {}, {}, {}
         for name in targets:
             step = (steps or {}).get(name) or default_step(self.domains.modality(name))
             with autocast(self.device, self.dtype):
@@ -115,11 +116,13 @@ class Predictor:
             generated[name] = tokens
             truth = batch.tokens[name].numpy().astype(np.int64)
             valid = batch.valid[name].tolist()
+            truths[name] = truth
             by_target[name] = self._decode(name, truth, valid, tokens)
         sizes = [each.input_size for each in self.domains.modalities if each.input_size]
         images = loader.images(np.array(rows, np.int64), max(sizes, default=112))
         keys = loader.keys
-        return Predictions([keys[row] for row in rows], list(images), by_target, generated)
+        chosen = [keys[row] for row in rows]
+        return Predictions(chosen, list(images), by_target, generated, truths)
 
     def _decode(
         self, name: str, truth: NDArray[Any], valid: list[bool], tokens: NDArray[Any]

@@ -65,7 +65,7 @@ def write_dataset(root: Path) -> Dataset:
             image = np.dstack([image] * 3) if image.ndim == 2 else image[..., :3]
             images.append(encode_label(modality("rgb"), np.ascontiguousarray(image)))
             stored = decode_image(images[-1])
-            settings.append(crop_settings(name, *stored.shape[:2], CROPS))
+            settings.append(crop_settings(name, stored.shape[0], stored.shape[1], CROPS))
             crops.append(crop_dense(stored, Kind.IMAGE, settings[-1], stored.shape[:2], SIZE))
         rows = range(shard * per_shard, (shard + 1) * per_shard)
         rgb, crop_setting, colour, light, caption = writers
