@@ -85,16 +85,16 @@ def truth_dataset(tmp_path) -> str:
     dataset = Dataset.open(url, create=True)
     rng = np.random.default_rng(0)
     entries = []
-    for name in ("rgb", "truth_depth", "truth_semseg_coarse"):
+    for name, draw in {
+        "rgb": lambda: rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8),
+        "truth_depth": lambda: rng.uniform(1, 8, (2, 64, 64)).astype(np.float32),
+        "truth_semseg_coarse": lambda: rng.integers(1, 21, (2, 64, 64), dtype=np.uint8),
+    }.items():
         encoding = Encoding(scale=0.001)
         made = modality(name)
         writer = dataset.writer(made, Producer(name="test", version="1"), {}, 2, encoding)
         for shard in range(2):
-            labels = {
-                "rgb": rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8),
-                "truth_depth": rng.uniform(1, 8, (2, 64, 64)).astype(np.float32),
-                "truth_semseg_coarse": rng.integers(1, 21, (2, 64, 64), dtype=np.uint8),
-            }[name]
+            labels: Any = draw()
             payloads = [encode_label(made, label, encoding) for label in labels]
             writer.commit(shard, [f"{shard}-{row}" for row in range(2)], payloads=payloads)
         entries.append(writer.finish())
