@@ -3,6 +3,7 @@
 import io
 import json
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,8 +40,8 @@ def planes(dtype: str, low: int, high: int, *more: int) -> st.SearchStrategy[np.
 
 
 @st.composite
-def boxes(draw: st.DrawFn) -> dict:
-    def instance() -> dict:
+def boxes(draw: st.DrawFn) -> dict[str, Any]:
+    def instance() -> dict[str, Any]:
         xs, ys = sorted([draw(SHARE), draw(SHARE)]), sorted([draw(SHARE), draw(SHARE)])
         corners = [xs[0], ys[0], xs[1], ys[1]]
         return {"boxes": corners, "class_name": draw(st.text("cat ü", min_size=1)), "score": 1}
@@ -74,6 +75,7 @@ def test_a_label_comes_back_as_it_was_and_its_bytes_are_always_the_same(name, da
     stored = encode_label(modality(name), label)
     back = decode_label(modality(name), stored)
     if isinstance(label, np.ndarray):
+        assert isinstance(back, np.ndarray)
         assert back.dtype == label.dtype
         np.testing.assert_array_equal(back, label)
         assert encode_label(modality(name), np.asfortranarray(label)) == stored
@@ -90,39 +92,41 @@ def test_every_kind_of_label_is_tried_here():
 @settings(deadline=None, max_examples=50)
 @given(st.floats(1e-4, 1), st.floats(0, 10), st.lists(SHARE, min_size=1, max_size=9))
 def test_depth_comes_back_within_half_a_step_of_its_encoding(scale, offset, shares):
-    depth = np.float32([[offset + share * 65_535 * scale * 0.999 for share in shares]])
+    depth = np.array([[offset + share * 65_535 * scale * 0.999 for share in shares]], np.float32)
     encoding = Encoding(scale, offset)
     stored = encode_label(modality("depth"), depth, encoding)
     back = decode_label(modality("depth"), stored, encoding)
     rounding = 1e-6 * float(depth.max())  # of float32
+    assert isinstance(back, np.ndarray)
     assert np.abs(back.astype(np.float64) - depth).max() <= scale / 2 + rounding
 
 
 def test_depth_outside_of_its_encoding_is_refused_not_clipped():
     with pytest.raises(SampleError, match="found depth 0 to 2, its encoding holds 0 to 1"):
-        encode_label(modality("depth"), np.float32([[0, 2]]))
+        encode_label(modality("depth"), np.array([[0, 2]], np.float32))
 
 
 def test_pictures_come_back_exactly_from_png_and_closely_from_jpeg():
     ramp = np.indices((32, 48)).sum(axis=0)[..., None].repeat(3, axis=2).astype(np.uint8)
     np.testing.assert_array_equal(decode_label(PNG_IMAGE, encode_label(PNG_IMAGE, ramp)), ramp)
     jpeg = decode_label(modality("rgb"), encode_label(modality("rgb"), ramp))
+    assert isinstance(jpeg, np.ndarray)
     assert np.abs(jpeg.astype(int) - ramp).max() <= 3
 
 
-def box(corners: list[float], name: str, score: float) -> dict:
+def box(corners: list[float], name: str, score: float) -> dict[str, Any]:
     return {"instances": [{"boxes": corners, "class_name": name, "score": score}]}
 
 
 @pytest.mark.parametrize(
     ("name", "label", "message"),
     [
-        ("depth", np.float32([[0, np.nan]]), "1 of 2 values are not finite"),
-        ("depth", np.float32([[-1]]), "found depth -1, expected none below 0"),
+        ("depth", np.array([[0, np.nan]], np.float32), "1 of 2 values are not finite"),
+        ("depth", np.array([[-1]], np.float32), "found depth -1, expected none below 0"),
         ("depth", np.zeros((2, 2)), "found float64, expected float32"),
         ("depth", np.zeros((2, 2, 1), np.float32), r"found shape \[2, 2, 1\], expected \[H, W\]"),
         ("normal", np.full((1, 1, 3), 255, np.uint8), "found a vector of length 1.73"),
-        ("semseg_coarse", np.uint8([[21]]), "found class 21, expected 0 to 20, or 255"),
+        ("semseg_coarse", np.array([[21]], np.uint8), "found class 21, expected 0 to 20, or 255"),
         ("vit_s_focus", np.zeros((3, 2, 2), np.float16), r"expected \[384, h, w\]"),
         ("tok_rgb@224", np.full(196, 16_384, np.int16), "found ids 16384 to 16384"),
         ("tok_rgb@224", np.zeros((2, 195), np.int16), "expected \\[196\\] or \\[crops, 196\\]"),
@@ -144,7 +148,7 @@ def test_what_is_no_label_of_the_modality_is_refused_with_what_was_expected(name
 
 
 def test_unknown_classes_and_unknown_normals_are_labels():
-    check_label(modality("semseg_coarse"), np.uint8([[UNKNOWN_CLASS]]))
+    check_label(modality("semseg_coarse"), np.array([[UNKNOWN_CLASS]], np.uint8))
     check_label(modality("normal"), np.full((1, 1, 3), 128, np.uint8))
 
 

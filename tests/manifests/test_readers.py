@@ -44,7 +44,7 @@ LABELS = {
 @pytest.fixture
 def whole(make_dataset, tmp_path) -> Dataset:
     """The usual twelve samples, with pictures in two formats and labels of every storage kind."""
-    dataset = make_dataset(str(tmp_path / "whole"))
+    dataset: Dataset = make_dataset(str(tmp_path / "whole"))
     labels = {name: encode_label(modality(name), label) for name, label in LABELS.items()}
     entries = []
     for name in ("rgb", *labels):
