@@ -26,7 +26,7 @@ def test_the_example_works_when_it_is_saved_as_a_file(tmp_path, bench, monkeypat
     together: list[Any] = labeler.label(samples)
     for sample, labels in zip(samples, together, strict=True):
         check_label(modality("sharpness"), labels["sharpness"])
-        (alone,) = labeler.label([sample])
+        alone: Any = labeler.label([sample])[0]
         assert np.array_equal(alone["sharpness"], labels["sharpness"])
         if sample["key"] == "coffee":  # a sharp cup before a blurred table
             assert labels["sharpness"].std() > 20
