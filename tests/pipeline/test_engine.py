@@ -188,5 +188,5 @@ def test_labelling_that_is_killed_goes_on_and_gives_the_same_bytes(make_root):
 
 
 def test_a_labeler_that_cannot_be_loaded_is_told_in_one_message(make_root):
-    with pytest.raises(FourmillError, match="brightness cannot go on.*no weights here"):
+    with pytest.raises(FourmillError, match=r"brightness cannot go on.*no weights here"):
         _run(make_root().url, [Unloadable()])
