@@ -107,7 +107,7 @@ def reconstruction_sheet(
             stored = _stored_size(dataset, index, row)
             whole = crop_dense(label, definition.kind, crops, stored, size)[0]
             above.append(render(definition, whole, cell))
-            below.append(_decoded(dataset, tokenizer, name, index, row, cell))
+            below.append(_decoded(dataset, tokenizer, name, index, row, cell, whole))
         rows += [above, below]
         titles += [dataset.shard("rgb", index).keys[row], "from its tokens"]
     columns = [
@@ -138,7 +138,13 @@ def load_tokenizers(folder: Path | None, names: Sequence[str]) -> dict[str, Toke
 
 
 def _decoded(
-    dataset: Dataset, tokenizer: Tokenizer, name: str, index: int, row: int, cell: int
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    name: str,
+    index: int,
+    row: int,
+    cell: int,
+    like: NDArray[Any] | None = None,
 ) -> Cell:
     shard = dataset.shard(name, index)
     definition = modality(tokenizer.spec.reads)
@@ -147,7 +153,7 @@ def _decoded(
         return render(definition, None, cell)
     assert isinstance(tokens, np.ndarray)
     crop = tokens[_CROP] if tokens.ndim == 2 else tokens
-    return render(definition, tokenizer.detokenize(crop[None])[0], cell)
+    return render(definition, tokenizer.detokenize(crop[None])[0], cell, like=like)
 
 
 def _image(dataset: Dataset, index: int, row: int) -> NDArray[np.uint8]:

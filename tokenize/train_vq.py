@@ -59,11 +59,11 @@ class VQTrainConfig(BaseModel):
         default=False, description="train encoder and code book too, which takes thousands of steps"
     )
     steps: int = Field(
-        default=100, ge=0, description="gradient steps; 0 keeps the start from the data"
+        default=150, ge=0, description="gradient steps; 0 keeps the start from the data"
     )
     batch_size: int = Field(default=8, ge=1, description="crops in a step")
     lr: float = Field(
-        default=1e-3, gt=0, description="peak learning rate; a tenth warms up, then a cosine"
+        default=2e-3, gt=0, description="peak learning rate; a tenth warms up, then a cosine"
     )
     weight_decay: float = Field(default=0.01, ge=0, description="of AdamW, on matrices")
     commitment: float = Field(

@@ -21,7 +21,7 @@ class Metadata(Labeler):
 
     Its scores of aesthetics, watermarks and walkability come from networks that are not built in.
     Counts are those of the caption and of `det`, where a sample has them. Width and height are
-    those of the decoded image, which a run may have shrunk.
+    those of the stored image where the sample has its `image_size`, else those of `rgb`.
     """
 
     spec = LabelerSpec(
@@ -45,7 +45,7 @@ class Metadata(Labeler):
 
 
 def _metadata(sample: Sample) -> dict[str, Any]:
-    height, width = sample["rgb"].shape[:2]
+    height, width = sample.get("image_size") or sample["rgb"].shape[:2]
     found: dict[str, Any] = {"original_width": width, "original_height": height}
     found |= appearance(shrunk(sample["rgb"], _AREA))
     caption, det = sample.get("caption"), sample.get("det")
