@@ -8,15 +8,13 @@ are made, so their tokenizers are trained first, on a few samples.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modalities import modality_names
 from fourmill.pipeline import ingest as ingesting
 from fourmill.pipeline.config import CorpusConfig, ImageTokenizerConfig, RunConfig
 from fourmill.pipeline.plan import Plan, plan_wave, waves
-from fourmill.pipeline.progress import Steps, console
+from fourmill.pipeline.progress import Steps
 from fourmill.pipeline.sources.registry import open_source
 from fourmill.pipeline.steps import CropStep, LabelStep, Step, TokenizeStep
 from fourmill.pipeline.timings import Timings
@@ -242,20 +240,3 @@ def describe_run(config: RunConfig) -> list[str]:
     lines = [f"label: {name}" for name in missing]
     lines += [f"make again: {each.modality} ({each.state})" for each in stale]
     return lines or ["nothing: all labels are there and current"]
-
-
-def warn_of_unknown_modalities(config: RunConfig) -> None:
-    """Say so early if a tokenizer encodes something that no one knows.
-
-    Raises:
-        ConfigError: it names the modality.
-    """
-    for each in config.tokenize.images:
-        if each.modality not in modality_names():
-            raise ConfigError(f"tokenize.images: unknown modality {each.modality!r}")
-    console.print(f"dataset {config.root}", highlight=False)
-
-
-def default_tokenizers(root: str) -> Path:
-    """Where tokenizers of a dataset are kept if nothing else is said."""
-    return Path(f"{root.rstrip('/')}-tokenizers")

@@ -12,7 +12,7 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.pipeline import ingest as ingesting
 from fourmill.pipeline.cli import write_json
-from fourmill.pipeline.config import CorpusConfig, LabelConfig, RunConfig, load_config
+from fourmill.pipeline.config import CorpusConfig, LabelConfig, load_config
 from fourmill.pipeline.corpora.registry import names as corpora_names
 from fourmill.pipeline.corpora.registry import prefetch as fetch_corpora
 from fourmill.pipeline.plan import Plan, plan_wave, waves
@@ -280,6 +280,3 @@ def _tell(value: dict[str, Any], json: bool, text: str) -> None:
         write_json(value)
     else:
         console.print(text, highlight=False, markup=False)
-
-
-__all__ = ["RunConfig", "ingest", "label", "overrides", "prefetch", "run", "tokenize"]
