@@ -15,12 +15,12 @@ help: ## what can be made
 setup: $(READY) ## environment, photographs and weights; after it no network is needed
 
 $(READY): pyproject.toml constraints.txt
-	@date +%s > .setup-started
+	@mkdir -p $(VENV) && date +%s > $(VENV)/setup-started
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/fourmill prefetch configs/demo.yaml --everything
-	@echo $$(( $$(date +%s) - $$(cat .setup-started) )) > $(VENV)/setup-seconds; rm .setup-started
+	@echo $$(( $$(date +%s) - $$(cat $(VENV)/setup-started) )) > $(VENV)/setup-seconds
 	@echo "set up in $$(cat $(VENV)/setup-seconds) s"
 	@touch $(READY)
 

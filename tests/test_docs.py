@@ -12,7 +12,10 @@ import skimage.data
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(ROOT.glob("*/README.md")),
+]  # fmt: skip
 
 
 def _blocks(page: Path, language: str) -> list[str]:
@@ -58,29 +61,29 @@ def test_the_walk_through_ones_own_folder_runs_as_printed(tmp_path):
     assert "a picture called" in shown.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_printed_make_targets_exist(page):
     for words in _commands(page, "make"):
         subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, check=True)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_printed_verbs_and_options_exist(page, capsys):
     from fourmill.pipeline.cli import VERBS, main
 
     quoted = re.findall(r"`fourmill ([a-z]+)([^`\n]*)`", page.read_text())
     printed = [(words[1], shlex.join(words[2:])) for words in _commands(page, "fourmill")]
     for verb, rest in quoted + printed:
-        assert verb in VERBS, f"{page.name}: fourmill {verb}"
+        assert verb in VERBS, f"{page}: fourmill {verb}"
         options = re.findall(r"--[a-z][a-z-]+", rest)
         if options:
             with pytest.raises(SystemExit):
                 main([verb, "--help"])
             shown = capsys.readouterr().out
-            assert all(each in shown for each in options), f"{page.name}: fourmill {verb} {rest}"
+            assert all(each in shown for each in options), f"{page}: fourmill {verb} {rest}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_that_are_there(page):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
     assert [each for each in targets if not (page.parent / each).exists()] == []
