@@ -1,6 +1,7 @@
 """What people see while a job runs: one line a step, with rate and time left, on stderr."""
 
 import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -17,7 +18,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True)
+# lines are never broken: what is printed is copied, searched and read by programs
+console = Console(stderr=True, soft_wrap=True)
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 class RateColumn(ProgressColumn):
@@ -30,7 +34,8 @@ class RateColumn(ProgressColumn):
 
 
 class Steps:
-    """A bar for each named piece of work; on anything but a terminal, a line when one finishes.
+    """A bar for each named piece of work; on anything but a terminal, a line now and then, and one
+    when a piece is finished.
 
     >>> with Steps({"depth": 2}) as steps:
     ...     steps.advance("depth", 2)
@@ -50,6 +55,7 @@ class Steps:
             disable=not self._live,
         )
         self._failed = dict.fromkeys(totals, 0)
+        self._last_line = time.monotonic()
         self._tasks = {
             name: self._progress.add_task(name, total=total, note="")
             for name, total in totals.items()
@@ -78,11 +84,19 @@ class Steps:
         if self._failed[name]:
             note = f"{self._failed[name]} failed {note}".strip()
         self._progress.update(task, advance=done, note=note)
-        state = self._progress.tasks[task]
-        if not self._live and state.finished:
-            rate = (state.total or 0) / max(state.elapsed or 0.0, 1e-9)
-            console.print(
-                f"  {name}: {int(state.completed)} in {state.elapsed or 0:.1f} s ({rate:.1f}/s) "
-                f"{note}".rstrip(),
-                highlight=False,
-            )
+        if not self._live:
+            self._print_line(self._progress.tasks[task], note)
+
+    def _print_line(self, task: Task, note: str) -> None:
+        now = time.monotonic()
+        if not task.finished and now - self._last_line < _SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        elapsed, total = task.elapsed or 0.0, task.total or 0
+        rate = task.completed / max(elapsed, 1e-9)
+        if task.finished:
+            text = f"{int(task.completed)} in {elapsed:.1f} s ({rate:.1f}/s)"
+        else:
+            left = (total - task.completed) / max(rate, 1e-9)
+            text = f"{int(task.completed)} of {int(total)} ({rate:.1f}/s, {left:.0f} s left)"
+        console.print(f"  {task.description}: {text} {note}".rstrip(), highlight=False)
