@@ -106,6 +106,10 @@ def _reading() -> Iterator[None]:
             yield
     except SampleError:
         raise
+    except Image.DecompressionBombError as error:  # from the header; nothing was decoded
+        raise SampleError(
+            "decode", f"{str(error).split(',')[0]}: store it smaller, or leave it out"
+        ) from error
     except Exception as error:  # decoders that are fed garbage raise almost anything
         raise SampleError("decode", f"{type(error).__name__}: {error}") from error
 
