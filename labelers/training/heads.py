@@ -46,8 +46,8 @@ class TrainHeads:
     roots: Annotated[tuple[str, ...], tyro.conf.Positional]
     out: Path
     cache: Path | None = None
-    varied: float = 0.25
-    steps: int = 2000
+    varied: float = 1.0
+    steps: int = 5000
     batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
