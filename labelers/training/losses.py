@@ -16,8 +16,8 @@ def disparity_loss(
 ) -> Float[Tensor, ""]:
     """Scale- and shift-invariant, with gradients at four scales (Ranftl et al. 2020, MiDaS).
 
-    A small share of the plain error holds scale and shift in place. They would drift apart between
-    images otherwise, and within those that look like no training image.
+    Added to it, a share of the plain error holds scale and shift in place. They would drift apart
+    between images otherwise, and within those that look like no training image.
 
     Args:
         depth: metres; 0 where it is unknown.
