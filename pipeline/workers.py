@@ -33,7 +33,8 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
             "include_dashboard": False,
             "object_store_memory": 1 << 30,
         }
-    ray.init(address=address, **options)
+    # "local": never a cluster that somebody else started on this machine
+    ray.init(address=address or "local", **options)
     try:
         yield
     finally:
