@@ -27,11 +27,13 @@ from fourmill.manifests.snapshots import Producer
 
 dataset = Dataset.open(sys.argv[1], create=True)
 writer = dataset.writer(modality("tok_rgb@224"), Producer(name="t", version="1"), {}, 60)
-for shard in sorted(set(range(60)) - writer.done([str(n) for n in range(60)])):
+left = sorted(set(range(60)) - writer.done([str(n) for n in range(60)]))
+for shard in left[: int(sys.argv[2])]:
     keys = [f"k{shard}-{row}" for row in range(32)]
     tokens = np.random.default_rng(shard).integers(0, 16384, (32, 4, 196)).astype(np.int16)
     writer.commit(shard, keys, array=tokens, inputs=str(shard))
     print(shard, flush=True)
+sys.stdin.read()
 dataset.publish([writer.finish()], "tokens")
 """
 
@@ -42,9 +44,11 @@ def tree(root: Path) -> dict[str, bytes]:
     return {str(each.relative_to(root)): each.read_bytes() for each in files}
 
 
-def run_worker(root: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WORKER, str(root)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def run_worker(root: Path, most: int = 60) -> subprocess.Popen[str]:
+    """A process that writes `most` shards at most and publishes when its input is closed."""
+    command = [sys.executable, "-c", WORKER, str(root), str(most)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
 
 def test_a_writer_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path):
@@ -52,7 +56,7 @@ def test_a_writer_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path):
     with run_worker(undisturbed) as worker:
         worker.communicate()
     for after in (1, 5, 20):
-        with run_worker(disturbed) as worker:
+        with run_worker(disturbed, most=after + 8) as worker:
             for _ in range(after):
                 assert worker.stdout is not None
                 worker.stdout.readline()
