@@ -45,7 +45,7 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 bench: setup ## the claims, measured side by side
-	$(BIN)/python benchmarks/shards.py
+	$(BIN)/fourmill bench
 
 clean: ## remove what the demo made
 	rm -rf demo

@@ -26,6 +26,8 @@ from fourmill.labelers.training.examples import Examples, cached_examples
 from fourmill.labelers.training.metrics import Errors, errors
 from fourmill.labelers.training.statistics import RowStatistics, always
 
+NEEDS = "DATASET_ROOT --baselines FOLDER"
+
 _COLUMNS = {
     "abs_rel": ("AbsRel", "less"),
     "delta1": ("delta1", "more"),

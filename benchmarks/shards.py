@@ -11,13 +11,11 @@ committed, which besides hashes it and waits until the disk has it.
 """
 
 import io
-import json
-import platform
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +23,7 @@ import numpy as np
 import tyro
 import webdataset
 from numpy.typing import NDArray
+from results import Result, show
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.modalities import Kind, Modality
@@ -52,25 +51,6 @@ class Options:
     shards: int = 8
     repeats: int = 3
     json: bool = False
-
-
-@dataclass(frozen=True)
-class Result:
-    """One claim.
-
-    Attributes:
-        goal: the ratio to reach; 0 where none was named.
-    """
-
-    name: str
-    value: float
-    unit: str
-    baseline: str
-    baseline_value: float
-    ratio: float
-    goal: float
-    ok: bool
-    machine: str
 
 
 def run(options: Options, folder: Path) -> Iterator[Result]:
@@ -157,30 +137,17 @@ def _best(work: Callable[[], object], repeats: int) -> float:
 
 def _result(name: str, samples: int, seconds: list[float], baseline: str, goal: float) -> Result:
     value, other = (samples / each for each in seconds)
-    ratio = value / other
-    machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
     return Result(
-        name, round(value), "samples/s", baseline, round(other), round(ratio, 1), goal,
-        ratio >= goal, machine,
-    )  # fmt: skip
+        name, round(value), "samples/s", baseline, round(other), round(value / other, 1), goal
+    )
 
 
 def main() -> None:
     """Print the results."""
     options = tyro.cli(Options, description=__doc__)
     with tempfile.TemporaryDirectory() as folder:
-        if not options.json:
-            print(f"{'':24}{'samples/s':>12}{'beside':>12}  {'ratio':>8}{'goal':>6}")
         for each in run(options, Path(folder)):
-            if options.json:
-                print(json.dumps(asdict(each)), flush=True)
-                continue
-            goal = f"{each.goal:g}" if each.goal else "-"
-            print(
-                f"{each.name:24}{each.value:12,.0f}{each.baseline_value:12,.0f}  "
-                f"{each.ratio:8.1f}{goal:>6}  {each.baseline}",
-                flush=True,
-            )
+            show(each, options.json)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from fourmill.labelers.hub import HubWeights
 from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import Label
 
@@ -26,6 +27,8 @@ class Resources:
 
     Attributes:
         gpus: 0 for a labeler that is fine on a CPU; it uses a GPU when `load` is told to.
+        memory_gib: main memory of a process that hosts it alone, interpreter and torch included
+            (half a GiB).
         batch_size: samples per call of `label`.
     """
 
@@ -49,8 +52,15 @@ class LabelerSpec:
             worth storing (feature maps), unless a configuration asks for them.
         licence: of code and weights together, as a user must know it.
         citation: paper or project, in one line.
-        weights: where the weights come from, pinned (hub id and revision, or package and version).
+        alternative: whether another labeler is the one that makes what it writes unless a user
+            asks for this one. Of all makers of a modality exactly one is no alternative.
+        hub: the repository of a model hub that its weights come from.
+        weights: where else the weights come from, pinned (package and version).
+        weights_mb: millions of bytes of the weights, as published; 0 where that is not known.
         requires: importable packages that have to be there, with the extra that installs them.
+        runtime_env: a Ray runtime environment for its workers, where its dependencies clash with
+            this package's: `{"pip": ["torch==2.1.0"]}`, `{"conda": …}`, `{"image_uri": …}`,
+            `{"env_vars": …}`. Such a labeler gets workers of its own.
     """
 
     name: str
@@ -60,11 +70,26 @@ class LabelerSpec:
     summary: str
     licence: str
     citation: str = ""
+    alternative: bool = False
+    hub: HubWeights | None = None
     weights: str = ""
+    weights_mb: int = 0
     optional: tuple[str, ...] = ()
     transient: tuple[str, ...] = ()
     requires: Mapping[str, str] = field(default_factory=dict)
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources = Resources()
+
+    @property
+    def weights_source(self) -> str:
+        """Where the weights come from, `""` for an algorithm."""
+        return str(self.hub) if self.hub else self.weights
+
+    @property
+    def comes_with_packages(self) -> bool:
+        """Whether its weights, if it has any, travel in ordinary packages or in this one."""
+        source = self.weights_source
+        return not source or source.startswith(("pip ", "in this package"))
 
 
 class Labeler(ABC):
@@ -76,8 +101,12 @@ class Labeler(ABC):
     spec: ClassVar[LabelerSpec]
 
     def weights_sha256(self) -> str:
-        """Digest of the weights' bytes, `""` for an algorithm; a part of its labels' lineage."""
-        return ""
+        """Digest of the weights' bytes, `""` for an algorithm; a part of its labels' lineage.
+
+        Raises:
+            MissingPackageError: they are not on this machine, and the hub cannot be asked.
+        """
+        return self.spec.hub.sha256() if self.spec.hub else ""
 
     @abstractmethod
     def load(self, device: str) -> None:

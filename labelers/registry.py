@@ -7,6 +7,7 @@ with dashes for underscores. Other packages add theirs through the entry point g
 
 import importlib
 import pkgutil
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -60,6 +61,52 @@ def get(name: str) -> Labeler:
         UnknownNameError: there is none of this name; the message names the nearest.
     """
     return labeler_class(name)()
+
+
+def makers(modality: str) -> list[str]:
+    """All labelers that write a modality: those that are no alternatives first, then by name."""
+    found = [name for name in names() if modality in spec(name).writes]
+    return sorted(found, key=lambda name: (spec(name).alternative, name not in _built_in()))
+
+
+def default_maker(modality: str) -> str | None:
+    """The labeler that makes a modality unless a user asks for another one."""
+    found = makers(modality)
+    return found[0] if found else None
+
+
+def with_makers(wanted: Iterable[str], known: Container[str]) -> list[str]:
+    """The labelers, preceded by those that make what they read.
+
+    Who is wanted makes what it writes; of what nobody wanted writes, the default maker is taken.
+
+    Args:
+        known: modalities that are there and need no maker.
+
+    Raises:
+        UnknownNameError: there is none of this name; the message names the nearest.
+        ConfigError: one reads what is not there and no labeler makes.
+    """
+    wanted = list(wanted)
+    chosen = {modality: name for name in reversed(wanted) for modality in spec(name).writes}
+    ordered: dict[str, None] = {}
+
+    def add(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise ConfigError(f"these wait for each other: {' -> '.join((*path, name))}")
+        for each in spec(name).reads:
+            if each in known or each in spec(name).optional:
+                continue
+            maker = chosen.get(each) or default_maker(each)
+            if maker is None:
+                raise ConfigError(f"{name} reads {each}, which is not there and no labeler makes")
+            if maker not in ordered:
+                add(maker, (*path, name))
+        ordered[name] = None
+
+    for name in wanted:
+        add(name, ())
+    return list(ordered)
 
 
 @lru_cache(maxsize=1)

@@ -26,3 +26,14 @@ def resized(rgb: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[n
         np.ascontiguousarray(rgb), (width, height), interpolation=method
     )
     return image
+
+
+def stretched(rgb: UInt8[np.ndarray, "H W 3"], aspect: float = 8) -> UInt8[np.ndarray, "h w 3"]:
+    """The image itself, or a strip with its short side stretched until networks can read it.
+
+    Args:
+        aspect: the most that one side may be of the other; each side gets at least 16 pixels.
+    """
+    height, width = rgb.shape[:2]
+    least = max(16, round(max(height, width) / aspect))
+    return resized(rgb, max(height, least), max(width, least))

@@ -127,6 +127,16 @@ class Dataset:
             raise ConfigError(f"{modality} has no shard {index}, only 0 to {entry.shards - 1}")
         return Shard(self._storage, entry, index, partial(self._table(entry).record, index))
 
+    def shard_column(self, modality: str, field: str) -> list[Any]:
+        """One field of the records of all shards of a modality, in order: `samples`, `bytes`,
+        `seconds`, …; of many shards much faster than their records.
+
+        Raises:
+            UnknownNameError: the snapshot has no such modality.
+            DatasetError: its shard table is missing or not readable.
+        """
+        return self._table(self._entry(modality, self.head)).column(field)
+
     def samples(
         self,
         modalities: Sequence[str],

@@ -19,6 +19,7 @@ _PLANES = {
     Kind.INSTANCES: (np.uint16, "H W"),
     Kind.FEATURE_MAP: (np.float16, "C h w"),
     Kind.VECTOR: (np.float32, "C"),
+    Kind.SEQUENCE: (np.float16, "n C"),
     Kind.CROPS: (np.int64, "crops 5"),
 }
 

@@ -15,6 +15,7 @@ from fourmill.manifests.errors import SampleError
 from fourmill.manifests.label_checks import find_problem
 from fourmill.manifests.modalities import Kind, Modality
 from fourmill.manifests.npy import decode_npy, encode_npy
+from fourmill.manifests.npz import decode_sequence, encode_sequence
 
 Label: TypeAlias = NDArray[Any] | str | dict[str, Any] | list[Any]
 """By `Modality.kind`; the comments of `modalities.Kind` say which type goes with which kind."""
@@ -71,6 +72,8 @@ def encode_label(modality: Modality, value: object, encoding: Encoding = Encodin
     assert isinstance(value, np.ndarray)
     if kind in _ARRAYS:
         return encode_npy(value)
+    if kind is Kind.SEQUENCE:
+        return encode_sequence(value)
     if kind is Kind.DEPTH:
         value = _quantise(modality, value, encoding)
     return _write_image(value, modality.extension)
@@ -93,6 +96,8 @@ def decode_label(modality: Modality, data: bytes, encoding: Encoding = Encoding(
             return _load(data)
         if kind in _ARRAYS:
             return _expect(decode_npy(data), *_ARRAYS[kind])
+        if kind is Kind.SEQUENCE:
+            return decode_sequence(data)
         return _decode_plane(kind, data, encoding)
     except SampleError as error:
         raise SampleError(modality.name, error.reason) from error
@@ -111,6 +116,8 @@ def empty_label(modality: Modality) -> bytes:
         return b"{}"
     if kind in _ARRAYS:
         return encode_npy(np.zeros(0, _ARRAYS[kind][0]))
+    if kind is Kind.SEQUENCE:
+        return encode_sequence(np.zeros((0, 1), np.float16))
     shape = (1, 1, 3) if kind in _COLOUR else (1, 1)
     dtype = np.uint16 if kind in _GREY_16 else np.uint8
     return _write_image(np.zeros(shape, dtype), modality.extension)

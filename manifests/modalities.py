@@ -24,6 +24,7 @@ class Kind(StrEnum):
     INSTANCES = "instances"  # uint16 [H, W], 0 = none
     FEATURE_MAP = "features"  # float16 [C, h, w]
     VECTOR = "vector"  # float32 [C]
+    SEQUENCE = "sequence"  # float16 [n, C], one vector a word piece
     TEXT = "text"  # str
     BOXES = "boxes"  # {"instances": [{"boxes", "class_name", "score"}]}
     STRUCTURE = "structure"  # JSON object or list with a schema of its own
@@ -121,6 +122,10 @@ COARSE_CLASSES = (
 """Classes of `semseg_coarse`, which the built-in `segments` expert makes."""
 
 
+CAPTIONERS = ("blip", "blip2", "florence2")
+"""Experts that write captions of their own, each as `caption_<name>`."""
+
+
 def _stored(name: str, kind: Kind, extension: str, channels: int = 0, **more: object) -> Modality:
     return Modality(name, kind, name, extension, channels=channels, **more)  # type: ignore[arg-type]
 
@@ -173,6 +178,9 @@ _BUILT_IN = (
     _stored("sam_edge", Kind.EDGE, "png", 1),
     _stored("saliency", Kind.EDGE, "png", 1),
     _stored("CLIP-B16", Kind.FEATURE_MAP, "npy", 512),
+    _stored("CLIP-B16-global", Kind.VECTOR, "npy", 512),
+    _stored("SigLIP2-B16", Kind.FEATURE_MAP, "npy", 768),
+    _stored("SigLIP2-B16-global", Kind.VECTOR, "npy", 768),
     _stored("DINOv2-B14", Kind.FEATURE_MAP, "npy", 768),
     _stored("ImageBind-H14", Kind.FEATURE_MAP, "npy", 1280),
     _stored("vit_s_focus", Kind.FEATURE_MAP, "npy", 384),
@@ -181,6 +189,12 @@ _BUILT_IN = (
     _stored("ImageBind-H14-global", Kind.VECTOR, "npy", 1280),
     _stored("imagenet_features", Kind.VECTOR, "npy", 1280),
     _stored("imagenet", Kind.STRUCTURE, "json"),
+    _stored("clip_score", Kind.STRUCTURE, "json"),
+    _stored("human_keypoints", Kind.STRUCTURE, "json"),
+    # text-like, beside what 4M has
+    *(_text(f"caption_{name}", Kind.TEXT, "txt", 256) for name in CAPTIONERS),
+    _text("grounding", Kind.BOXES, "json", 256),
+    _text("ocr", Kind.BOXES, "json", 256),
     # what is known exactly of composites and rendered rooms
     _stored("truth_depth", Kind.DEPTH, "png", 1),
     _stored("truth_normal", Kind.NORMAL, "png", 3),
@@ -199,7 +213,7 @@ _BUILT_IN = (
     _text("color_palette", Kind.STRUCTURE, "json", 23),
     _text("sam_instance", Kind.STRUCTURE, "npy", 290),
     Modality(
-        "t5_caption", Kind.STRUCTURE, "t5_caption", "npz", Masking.EMBEDDING, 0, 77, channels=4096
+        "t5_caption", Kind.SEQUENCE, "t5_caption", "npz", Masking.EMBEDDING, 0, 77, channels=4096
     ),
     token_modality("rgb", 224, 16, 16_384),
     token_modality("depth", 224, 16, 8_192),

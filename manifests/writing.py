@@ -26,6 +26,7 @@ from fourmill.manifests.tables import (
 
 RECORDS = "_records"
 _PLAN = "version.json"
+_DONE = ("index", "bytes", "producer_sha256", "inputs_sha256")  # what tells a finished shard
 
 
 class Commit(Record):
@@ -67,18 +68,24 @@ class VersionWriter:
             inputs: for versions without sources, what each shard is made of, as text.
         """
         sizes = self._sizes()
+        producer = self.lineage.producer.digest
         finished = self._finished_table()
-        records = [finished.record(each) for each in range(len(finished))] if finished else []
-        records += [each.record for each in self._commits()]
+        # columns, for making a record of each row would take longer than all the rest
+        rows = list(zip(*map(finished.column, _DONE), strict=True)) if finished else []
+        rows += [tuple(getattr(each, name) for name in _DONE) for each in self.records()]
         return {
-            record.index
-            for record in records
-            if record.index < self.num_shards
-            and sizes.get(record.index) == record.bytes
-            and record.producer_sha256 == self.lineage.producer.digest
-            and record.inputs_sha256
-            == self._inputs(record.index, None if inputs is None else inputs[record.index])
+            index
+            for index, size, made_by, made_of in rows
+            if index < self.num_shards
+            and sizes.get(index) == size
+            and made_by == producer
+            and made_of == self._inputs(index, None if inputs is None else inputs[index])
         }
+
+    def records(self) -> list[ShardRecord]:
+        """Those of the shards that were committed since the version was begun, until it is
+        complete."""
+        return [each.record for each in self._commits()]
 
     def commit(
         self,

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "rollback": ("fourmill.pipeline.commands.life:rollback", "an earlier snapshot again"),
     "gc": ("fourmill.pipeline.commands.life:gc", "remove what no snapshot needs"),
     "view": ("fourmill.pipeline.commands.look:view", "look at samples: a page or a sheet"),
+    "bench": ("fourmill.pipeline.commands.bench:bench", "what is claimed, measured"),
     "train": ("fourmill.train.commands:train", "train 4M on a dataset's tokens"),
     "predict": ("fourmill.train.commands:predict", "what a trained 4M predicts, as pictures"),
     "generate": ("fourmill.train.commands:generate", "any modalities from any others"),

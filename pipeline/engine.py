@@ -4,305 +4,284 @@
       one block            outputs stay in              one modality         one shard of one
       of one shard         the object store             of one block         version, once
 
-The driver owns every unit of work (step, shard, block) and its retries. Blocks in flight are
-bounded, so memory is bounded whatever the size of shards. Steps without a GPU share one pool of
-actors, one per CPU; a step that asks for a GPU gets a pool of its own.
+The driver owns every unit of work and its retries: the board says what is open, the crew who works,
+and this file what happens next. Blocks in flight are bounded, so memory is bounded whatever the
+size of shards and of the dataset.
 """
 
+import heapq
+import itertools
 import logging
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 
-import ray
-from ray.exceptions import RayActorError, RayTaskError
-
-from fourmill.manifests.dataset import VersionWriter
 from fourmill.manifests.errors import FourmillError
+from fourmill.pipeline import faults
+from fourmill.pipeline.board import Board, Encoded, OpenBlock
+from fourmill.pipeline.calls import Call, Sender
+from fourmill.pipeline.crew import Crew, dead_nodes
+from fourmill.pipeline.faults import Fault
+from fourmill.pipeline.inquest import Inquest
 from fourmill.pipeline.plan import Plan
-from fourmill.pipeline.work import (
-    BLOCK_SAMPLES,
-    Block,
-    EncodedBlock,
-    commit_shard,
-    encode_block,
-    load_block,
-)
-from fourmill.pipeline.workers import Slot, make_pools
+from fourmill.pipeline.remote import Arrivals
+from fourmill.pipeline.report import OnProgress, Report
+from fourmill.pipeline.units import WHOLE, Done, NotPreparedError, Trial, Unit
+from fourmill.pipeline.work import BLOCK_SAMPLES
 
 log = logging.getLogger(__name__)
 
-TASK_CPUS = 0.25
-MAX_ATTEMPTS = 3
-UNITS_PER_ACTOR = 2  # the next unit's inputs are fetched while this one runs
-MAX_FAILURES_IN_A_ROW = 100
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What one remote call is about."""
-
-    kind: Literal["load", "run", "encode", "commit"]
-    shard: int
-    block: int = 0
-    step: str = ""
-    modality: str = ""
-
-
-@dataclass
-class Report:
-    """What a wave did.
-
-    Attributes:
-        samples: run through each step, and how many of them failed.
-        busy_seconds: time in each step, summed over workers.
-    """
-
-    samples: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    failed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    busy_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    wall_seconds: float = 0.0
-
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with (step, samples done, samples failed) whenever a block is finished."""
+_STALL_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
 
 
 class Engine:
-    """Runs one plan. Use it once."""
+    """Runs one plan. Use it once.
 
-    def __init__(self, plan: Plan, on_progress: OnProgress | None = None) -> None:
+    Args:
+        block_samples: of a shard that are loaded, labelled and encoded together.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        on_progress: OnProgress | None = None,
+        block_samples: int = BLOCK_SAMPLES,
+    ) -> None:
         self._plan = plan
         self._on_progress = on_progress or (lambda *_: None)
         self._report = Report()
-        self._max_side = max(
-            (getattr(each.step, "max_side", 0) for each in plan.steps.values()), default=0
-        )
-        self._pending: dict[Any, tuple[Unit, Slot | None]] = {}
-        self._ready: deque[Unit] = deque()
-        self._objects: dict[Unit, Any] = {}  # large results, in the object store
-        self._keys: dict[tuple[int, int], list[str]] = {}
-        self._finished: set[Unit] = set()
-        self._failures_in_a_row: dict[str, int] = defaultdict(int)
-        self._attempts: dict[Unit, int] = defaultdict(int)
-        self._waiting: dict[tuple[int, str], int] = {}
-        self._open_blocks: dict[tuple[int, int], int] = {}
-        self._blocks = deque(self._all_blocks())
-        task = ray.remote(num_cpus=TASK_CPUS, max_retries=2)
-        self._load = task(_load)
-        self._encode = task(_encode)
-        self._commit = task(_commit)
+        self._board = Board(plan, block_samples)
+        self._arrivals = Arrivals()
+        self._later: list[tuple[float, int, Call]] = []
+        self._numbers = itertools.count()
 
     def run(self) -> Report:
         """Do all the work of the plan, committing each (step, shard) as soon as it is complete.
 
         Raises:
-            FourmillError: a step cannot be loaded, workers die again and again on the same block,
-                or samples fail one after another; what was committed stays.
+            FourmillError: a step cannot be loaded, samples or shards fail one after another, or
+                some shards could not be finished; what was committed stays.
         """
-        started = time.perf_counter()
+        started = heard = time.monotonic()
         names = {name for work in self._plan.work.values() for name in work}
-        self._pools = make_pools([e.step for n, e in self._plan.steps.items() if n in names])
+        steps = [each.step for name, each in self._plan.steps.items() if name in names]
+        self._sender = Sender(self._plan, self._board)
+        self._crew = Crew(steps, self._board.remaining, self._arrivals, self._report)
+        self._pools = self._crew.pools
         try:
-            while self._pending or self._blocks or self._ready:
-                self._admit()
-                self._dispatch()
-                finished, _ = ray.wait(list(self._pending), num_returns=1, timeout=5.0)
-                for ref in finished:
-                    self._handle(ref)
+            while not self._board.is_finished:
+                self._begin()
+                for handler, future in self._arrivals.take(_LOOK_SECONDS):
+                    handler(future)
+                    heard = time.monotonic()
+                if time.monotonic() > heard + _STALL_SECONDS:
+                    heard = time.monotonic()
+                    log.warning("nothing has ended for a minute; %s", self._pools.describe())
         finally:
-            for pool in self._pools:
-                for slot in pool.slots:
-                    ray.kill(slot.actor)
-        self._report.wall_seconds = time.perf_counter() - started
+            self._pools.close()
+        self._report.wall_seconds = time.monotonic() - started
+        self._report.refuse_gaps(len(self._plan.work))
         return self._report
-
-    def _all_blocks(self) -> Iterator[tuple[int, int]]:
-        for shard in self._plan.work:
-            for start in range(0, self._plan.samples[shard], BLOCK_SAMPLES):
-                yield shard, start
-
-    def _num_blocks(self, shard: int) -> int:
-        return -(-self._plan.samples[shard] // BLOCK_SAMPLES)
 
     # -- sending work out ----------------------------------------------------------------------
 
-    def _admit(self) -> None:
-        limit = 2 * sum(len(pool.slots) for pool in self._pools)
-        while self._blocks and len(self._open_blocks) < limit:
-            shard, start = self._blocks.popleft()
-            rows = range(start, min(start + BLOCK_SAMPLES, self._plan.samples[shard]))
-            unit = Unit("load", shard, start)
-            self._objects[unit], keys = self._load.options(num_returns=2).remote(
-                self._plan.url, self._plan.snapshot_id, self._plan.stored_inputs(shard), shard,
-                rows, self._max_side,
-            )  # fmt: skip
-            self._pending[keys] = (unit, None)
-            self._open_blocks[shard, start] = self._calls(shard)
+    def _begin(self) -> None:
+        """Begin all that can begin now."""
+        limit = self._pools.open_blocks
+        # labels wait in memory for their shard to be whole and the store to take it
+        while self._board.num_open < limit and self._board.num_shards < 2 * limit:
+            block = self._board.admit()
+            if block is None:
+                break
+            self._start(block)
+        while self._later and self._later[0][0] <= time.monotonic():
+            self._send(heapq.heappop(self._later)[2])
+        self._pools.rebalance()
+        for pool in self._pools.all:
+            while pool.queue:
+                call = pool.queue[0]
+                slot = pool.free_slot(call.block.node)
+                if slot is None and self._is_wanted(call):
+                    break
+                pool.queue.popleft()
+                if slot is not None and self._is_wanted(call):
+                    self._crew.prepare(slot, call.unit.step)
+                    call.slot = slot
+                    slot.in_flight.append(call)
+                    self._expect(call)
 
-    def _calls(self, shard: int) -> int:
-        """Remote calls that one block of the shard still takes after it is loaded."""
-        steps = [self._plan.steps[name] for name in self._plan.work[shard]]
-        return len(steps) + sum(len(each.writers) for each in steps if shard not in each.done)
+    def _start(self, block: OpenBlock) -> None:
+        self._send(Call(block.unit("load"), block.shard, block))
 
-    def _dispatch(self) -> None:
-        for _ in range(len(self._ready)):
-            unit = self._ready.popleft()
-            slot = self._free_slot(unit.step)
-            if slot is None:
-                self._ready.append(unit)
-                continue
-            inputs = [self._objects[Unit("load", unit.shard, unit.block)]]
-            inputs += [
-                self._objects[Unit("run", unit.shard, unit.block, name)]
-                for name in self._plan.upstream(unit.step)
-            ]
-            self._objects[unit], counts = slot.actor.run.options(num_returns=2).remote(
-                unit.step, *inputs
-            )
-            self._pending[counts] = (unit, slot)
-            slot.in_flight += 1
+    def _send(self, call: Call) -> None:
+        """Begin a call, or have it wait for a worker."""
+        if not self._is_wanted(call):
+            return
+        if call.unit.kind == "run":
+            self._pools.of(call.unit.step).queue.append(call)
+        else:
+            self._expect(call)
 
-    def _free_slot(self, step: str) -> Slot | None:
-        slots = [
-            slot
-            for pool in self._pools
-            if any(each.name == step for each in pool.steps)
-            for slot in pool.slots
-            if slot.in_flight < UNITS_PER_ACTOR
-        ]
-        return min(slots, key=lambda slot: slot.in_flight, default=None)
+    def _send_again(self, call: Call, trial: Trial | None = None) -> None:
+        self._send(replace(call, trial=trial or call.trial, slot=None, made=None))
+
+    def _expect(self, call: Call) -> None:
+        self._arrivals.expect(self._sender.send(call), partial(self._handle, call))
+
+    def _is_wanted(self, call: Call) -> bool:
+        if call.block is not None:
+            return self._board.is_current(call.block)
+        return self._board.is_open(call.shard)
 
     # -- taking results in ---------------------------------------------------------------------
 
-    def _handle(self, ref: Any) -> None:
-        unit, slot = self._pending.pop(ref)
-        if slot is not None:
-            slot.in_flight -= 1
-        try:
-            result = ray.get(ref)
-        except RayActorError as error:
-            self._replace(unit, slot, error)
+    def _handle(self, call: Call, future: "Future[Done]") -> None:
+        error = future.exception()
+        is_to_blame = True
+        if call.slot is not None:
+            is_to_blame = self._crew.take_off(call.slot, call, error)
+        if not self._is_wanted(call):
             return
-        except RayTaskError as error:
-            raise _explained(unit, error) from error
-        getattr(self, f"_after_{unit.kind}")(unit, result)
+        if error is not None:
+            self._failed(call, error, is_to_blame)
+        elif call.trial is not WHOLE:
+            self._tried(call, future.result())
+        else:
+            getattr(self, f"_after_{call.unit.kind}")(call, call.block, future.result())
 
-    def _after_load(self, unit: Unit, keys: list[str]) -> None:
-        self._keys[unit.shard, unit.block] = keys
-        for name in self._plan.work[unit.shard]:
-            if not self._plan.upstream(name):
-                self._ready.append(Unit("run", unit.shard, unit.block, name))
+    def _after_load(self, call: Call, block: OpenBlock, done: Done) -> None:
+        for name in self._board.loaded(block, call.made, done):
+            self._send(Call(block.unit("run", name), block.shard, block))
 
-    def _after_run(self, unit: Unit, counts: tuple[int, int, float]) -> None:
-        self._count(unit.step, *counts)
-        self._finished.add(unit)
-        for name in self._plan.work[unit.shard]:
-            upstream = self._plan.upstream(name)
-            if unit.step in upstream and all(
-                Unit("run", unit.shard, unit.block, each) in self._finished for each in upstream
-            ):
-                self._ready.append(Unit("run", unit.shard, unit.block, name))
-        self._encode_outputs(unit)
-        self._close_call(unit)
+    def _after_run(self, call: Call, block: OpenBlock, done: Done) -> None:
+        step = call.unit.step
+        declared = self._plan.steps[step].step.resources.batch_size
+        self._report.note_batch_size(step, done.batch_size, declared)
+        if self._board.count(block, step):
+            self._on_progress(step, done.samples, done.failed)
+            self._report.count(step, done)
+        block.seconds[step] = done.seconds
+        for name in self._board.ran(block, step, call.made):
+            self._send(Call(block.unit("run", name), block.shard, block))
+        for modality in self._board.to_encode(block.shard, block.rows.start, step):
+            self._send(Call(block.unit("encode", step, modality), block.shard, block))
+        self._board.close_call(block)
 
-    def _encode_outputs(self, unit: Unit) -> None:
-        plan = self._plan.steps[unit.step]
-        if unit.shard in plan.done:
-            return  # it ran only to hand something on
-        keys = self._keys[unit.shard, unit.block]
-        for name in plan.writers:
-            each = Unit("encode", unit.shard, unit.block, unit.step, name)
-            self._objects[each], done = self._encode.options(num_returns=2).remote(
-                plan.step, name, keys, self._objects[unit]
-            )
-            self._pending[done] = (each, None)
+    def _after_encode(self, call: Call, block: OpenBlock, done: Done) -> None:
+        modality = call.unit.modality
+        is_complete = self._board.encoded(block, modality, Encoded(call.made, done.node))
+        self._board.close_call(block)
+        if is_complete:
+            unit = Unit("commit", block.shard.index, 0, call.unit.step, modality)
+            self._send(Call(unit, block.shard))
 
-    def _after_encode(self, unit: Unit, _: int) -> None:
-        self._close_call(unit)
-        left = (unit.shard, unit.modality)
-        self._waiting.setdefault(left, self._num_blocks(unit.shard))
-        self._waiting[left] -= 1
-        if self._waiting[left]:
+    def _after_commit(self, call: Call, _: None, done: Done) -> None:
+        log.debug("committed shard=%d modality=%s", call.unit.shard, call.unit.modality)
+        self._report.committed()
+        self._board.committed(call.shard, call.unit.modality)
+
+    # -- what goes wrong -----------------------------------------------------------------------
+
+    def _failed(self, call: Call, error: BaseException, is_to_blame: bool) -> None:
+        fault = faults.fault(error)
+        waited = call.slot is not None and call.slot.is_gone and not is_to_blame
+        if waited or isinstance(faults.raised(error), NotPreparedError):
+            self._send_again(call)  # it only waited behind something else
+        elif fault is Fault.LOST:
+            self._rebuild(call, error)
+        elif fault is Fault.DIED:
+            self._died(call, error)
+        elif fault is Fault.FATAL or (call.unit.kind == "run" and not faults.is_of_ray(error)):
+            log.error("unit=%s\n%s", call.unit, error)
+            raise _explained(call.unit, error) from error
+        elif call.trial is not WHOLE:
+            self._tried(call, Done(""))  # an error is no death
+        else:
+            self._retry(call, error, fault is Fault.TRY_AGAIN)
+
+    def _retry(self, call: Call, error: BaseException, can_succeed: bool = True) -> None:
+        """Try a unit once more after a while, or give its shard up."""
+        attempts = call.shard.attempts
+        attempts[call.unit] += 1
+        if not can_succeed or attempts[call.unit] >= faults.MAX_ATTEMPTS:
+            self._give_up(call, faults.describe(error))
             return
-        blocks = sorted(
-            (e for e in self._objects if (e.kind, e.shard, e.modality) == ("encode", *left)),
-            key=lambda each: each.block,
-        )
-        writer = self._plan.steps[unit.step].writers[unit.modality]
-        ref = self._commit.remote(writer, unit.shard, *[self._objects.pop(each) for each in blocks])
-        self._pending[ref] = (Unit("commit", unit.shard, 0, unit.step, unit.modality), None)
+        seconds = faults.backoff(attempts[call.unit])
+        log.warning("%s: %s; again in %g s", call.unit, faults.describe(error), seconds)
+        due = time.monotonic() + seconds
+        again = replace(call, slot=None, made=None)
+        heapq.heappush(self._later, (due, next(self._numbers), again))
 
-    def _after_commit(self, unit: Unit, _: int) -> None:
-        log.debug("committed shard=%d modality=%s", unit.shard, unit.modality)
+    def _died(self, call: Call, error: BaseException) -> None:
+        """Find out whether a sample did it, and go on without it."""
+        if call.block is None:
+            self._retry(call, error)
+            return
+        inquest = call.shard.inquests.setdefault(call.unit, Inquest(len(call.block.rows)))
+        log.warning("a worker died at %s", _part(call))
+        if call.trial is not WHOLE:
+            self._try(call, inquest.trial_died(call.trial))
+        elif trials := inquest.whole_died():
+            self._try(call, trials)
+        else:
+            self._give_up(call, "workers die at it again and again, and at no sample alone")
 
-    def _close_call(self, unit: Unit) -> None:
-        """Let go of a block's objects when nothing will read them any more."""
-        place = (unit.shard, unit.block)
-        self._open_blocks[place] -= 1
-        if self._open_blocks[place] == 0:
-            del self._open_blocks[place]
-            self._keys.pop(place)
-            for each in [e for e in self._objects if (e.shard, e.block) == place]:
-                if each.kind in ("load", "run"):
-                    del self._objects[each]
+    def _tried(self, call: Call, done: Done) -> None:
+        assert call.inquest is not None
+        if call.trial.is_autopsy:
+            if done.reason:
+                log.warning("%s kills its worker: %s", _part(call), done.reason)
+            self._try(call, call.inquest.autopsy_told(call.trial, done.reason))
+        else:
+            self._try(call, call.inquest.trial_survived())
 
-    def _count(self, step: str, samples: int, failed: int, seconds: float) -> None:
-        self._report.samples[step] += samples
-        self._report.failed[step] += failed
-        self._report.busy_seconds[step] += seconds
-        row = self._failures_in_a_row
-        row[step] = row[step] + failed if failed == samples else 0
-        self._on_progress(step, samples, failed)
-        if row[step] >= MAX_FAILURES_IN_A_ROW:
-            raise FourmillError(
-                f"{step}: the last {row[step]} samples failed one after another; the labeler or "
-                f"the data is likely broken; `fourmill status` lists what was recorded"
-            )
+    def _try(self, call: Call, trials: list[Trial]) -> None:
+        for trial in trials:
+            self._send_again(call, trial)
 
-    def _replace(self, unit: Unit, slot: Slot | None, error: Exception) -> None:
-        """A worker died: start another one and try its unit again, a few times."""
-        if slot is not None and slot in slot.pool.slots:
-            slot.pool.slots.remove(slot)
-            slot.pool.start()
-        self._attempts[unit] += 1
-        if self._attempts[unit] >= MAX_ATTEMPTS:
-            raise FourmillError(
-                f"{unit.step}: workers died {MAX_ATTEMPTS} times on samples {unit.block} to "
-                f"{unit.block + BLOCK_SAMPLES - 1} of shard {unit.shard}; what was committed stays"
-            ) from error
-        log.warning("worker died step=%s shard=%d block=%d", unit.step, unit.shard, unit.block)
-        self._ready.appendleft(unit)
+    def _rebuild(self, call: Call, error: BaseException) -> None:
+        """Make again what was lost with a node."""
+        attempts = call.shard.attempts
+        attempts[call.unit] += 1
+        if attempts[call.unit] > 2 * faults.MAX_ATTEMPTS:
+            self._give_up(call, faults.describe(error))
+            return
+        log.warning("%s: what it reads was lost; it is made again", call.unit)
+        if call.block is not None:
+            self._start(self._board.reopen(call.block))
+            return
+        lost = self._board.reopen_encoded(call.shard, call.unit.modality, dead_nodes())
+        for block in lost:
+            self._start(block)
+        if not lost:  # the node is not yet known to be gone
+            self._retry(call, error)
 
-
-# Remote calls return what is large apart from what the driver looks at, so that blocks never
-# travel to the driver.
-
-
-def _load(*arguments: Any) -> tuple[Block, list[str]]:
-    block = load_block(*arguments)
-    return block, [each["key"] for each in block]
+    def _give_up(self, call: Call, reason: str) -> None:
+        self._board.give_up(call.shard)
+        self._report.give_up(call.unit, reason)
 
 
-def _encode(*arguments: Any) -> tuple[EncodedBlock, int]:
-    block = encode_block(*arguments)
-    return block, len(block.failures)
+def _part(call: Call) -> str:
+    """A unit, or the rows of it that were tried, for messages."""
+    rows = call.trial.rows
+    if rows is None or call.block is None:
+        return str(call.unit)
+    first, last = (call.block.rows[row] for row in (rows[0], rows[-1]))
+    keys = call.block.keys
+    sample = f"sample {keys[rows[0]] if keys else first}"
+    return f"{call.unit.step or call.unit.kind} of shard {call.unit.shard}, " + (
+        sample if first == last else f"samples {first} to {last}"
+    )
 
 
-def _commit(writer: VersionWriter, shard: int, *blocks: EncodedBlock) -> int:
-    return commit_shard(writer, shard, blocks, worker=ray.get_runtime_context().get_node_id())
-
-
-def _explained(unit: Unit, error: RayTaskError) -> FourmillError:
+def _explained(unit: Unit, error: BaseException) -> FourmillError:
     """What a worker raised, as one message; what one sample does to a step never comes here."""
-    cause = error.cause
+    cause = faults.raised(error)
     if isinstance(cause, FourmillError):
         return cause
-    reason = f"{type(cause).__name__}: {cause}".split("\n", 1)[0]
-    log.error("unit=%s\n%s", unit, error)
     return FourmillError(
-        f"{unit.step or unit.kind} cannot go on at shard {unit.shard}: {reason}; what was "
-        f"committed stays"
+        f"{unit.step or unit.kind} cannot go on at shard {unit.shard}: {faults.describe(error)}; "
+        f"what was committed stays"
     )

@@ -136,9 +136,9 @@ def plan_wave(dataset: Dataset, steps: Sequence[Step], *, relabel: bool = False)
         done = [writer.done() for writer in writers.values()]
         finished = frozenset.intersection(*map(frozenset, done)) if done else frozenset()
         plans[step.name] = StepPlan(step, writers, finished)
-    shards = dataset.shards("rgb")
+    samples = dataset.shard_column("rgb", "samples")
     work: dict[int, list[str]] = {}
-    for index in range(len(shards)):
+    for index in range(head.num_shards):
         wanted = _needed(index, steps, plans, makers)
         if wanted:
             work[index] = wanted
@@ -148,7 +148,7 @@ def plan_wave(dataset: Dataset, steps: Sequence[Step], *, relabel: bool = False)
         head.id,
         {name: each for name, each in plans.items() if name in kept},
         work,
-        {index: shards[index].record.samples for index in work},
+        {index: samples[index] for index in work},
         makers,
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Step(ABC):
         reads: modalities that every sample needs; a sample without one fails at this step.
         optional: modalities that are given where the dataset has them, else `None`.
         writes: what it makes; `transient` ones are handed on and not stored.
+        runtime_env: what its workers need beside this program's packages, as Ray writes it.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Step(ABC):
     writes: tuple[str, ...]
     transient: tuple[str, ...] = ()
     resources: Resources = Resources()
+    runtime_env: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -78,6 +81,7 @@ class LabelStep(Step):
         self.writes = spec.writes
         self.transient = tuple(each for each in spec.transient if each not in keep)
         self.resources = spec.resources
+        self.runtime_env = dict(spec.runtime_env)
         self._labeler: Labeler | None = None
 
     def producer(self) -> Producer:
@@ -107,7 +111,7 @@ class CropStep(Step):
     name = "crops"
     reads = ("image_size",)
     writes = ("crop_settings",)
-    resources = Resources(batch_size=4096)
+    resources = Resources(memory_gib=0.5, batch_size=4096)
 
     def __init__(self, num_crops: int, seed: int, min_scale: float) -> None:
         self.num_crops, self.seed, self.min_scale = num_crops, seed, min_scale
@@ -148,7 +152,7 @@ class TokenizeStep(Step):
         self.name = spec.modality
         self.reads = (spec.reads, "crop_settings", "image_size")
         self.writes = (spec.modality,)
-        self.resources = Resources(batch_size=64)
+        self.resources = Resources(memory_gib=0.8, batch_size=64)
 
     @cached_property
     def _spec(self) -> TokenizerSpec:
@@ -193,38 +197,6 @@ class TokenizeStep(Step):
             [each["key"] for each in batch],
         )
         return [{self.name: row} for row in tokens]
-
-
-def run_safely(step: Step, batch: Sequence[Sample]) -> list[Outcome]:
-    """`step.run`, where what one bad sample raises becomes that sample's own failure."""
-    outcomes: list[Outcome | None] = [_missing(step, each) for each in batch]
-    ready = [index for index, each in enumerate(outcomes) if each is None]
-    size = step.resources.batch_size
-    for start in range(0, len(ready), size):
-        chunk = ready[start : start + size]
-        try:
-            results = step.run([batch[index] for index in chunk])
-        except Exception:  # whichever sample it was, it is found one by one and recorded
-            results = [_run_one(step, batch[index]) for index in chunk]
-        for index, result in zip(chunk, results, strict=True):
-            outcomes[index] = result
-    return [each for each in outcomes if each is not None]
-
-
-def _run_one(step: Step, sample: Sample) -> Outcome:
-    try:
-        return step.run([sample])[0]
-    except SampleError as error:
-        return error
-    except Exception as error:
-        return SampleError(step.name, f"{type(error).__name__}: {error}")
-
-
-def _missing(step: Step, sample: Sample) -> SampleError | None:
-    for name in step.reads:
-        if sample.get(name) is None:
-            return SampleError(step.name, f"it needs {name}, which this sample does not have")
-    return None
 
 
 def is_fixed_size(definition: Modality) -> bool:

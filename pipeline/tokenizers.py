@@ -13,6 +13,7 @@ from typing import Any
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.manifests.modalities import modality, token_modality
+from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.config import ImageTokenizerConfig, TokenizeConfig
 from fourmill.pipeline.steps import Step
 from fourmill.pipeline.work import BLOCK_SAMPLES, load_block, run_step
@@ -181,6 +182,7 @@ def training_samples(job: TrainingJob) -> Iterator[dict[str, Any]]:
     left = job.config.max_samples
     for maker in job.makers:
         maker.load("cpu")
+    makers = [Batches(maker) for maker in job.makers]
     for shard in dataset.shard_indices("train"):
         samples = dataset.shard("rgb", shard, snapshot).record.samples
         for start in range(0, min(samples, left), BLOCK_SAMPLES):
@@ -188,14 +190,14 @@ def training_samples(job: TrainingJob) -> Iterator[dict[str, Any]]:
             block = load_block(job.url, job.snapshot_id, stored, shard, rows, job.max_side)
             left -= len(rows)
             outcomes: list[Any] = []
-            for maker in job.makers:
-                outcomes.append(run_step(maker, block, outcomes))
+            for each in makers:
+                outcomes.append(run_step(each, block, outcomes))
             for row, sample in enumerate(block):
                 label = sample.get(name)
-                if job.makers:
+                if makers:
                     last = outcomes[-1][row]
                     label = None if isinstance(last, SampleError) else last[name]
-                if label is not None:
+                if label is not None and not isinstance(label, SampleError):
                     yield {"key": sample["key"], "image_size": sample["image_size"], "label": label}
             if not left:
                 return

@@ -1,9 +1,9 @@
 """What workers do with one block of one shard: load, run, encode, commit. No Ray in here."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,25 @@ from fourmill.manifests.labels import (
     encode_label,
     image_size,
 )
+from fourmill.manifests.shards import Shard
 from fourmill.manifests.snapshots import Snapshot
-from fourmill.pipeline.steps import Outcome, Step, is_fixed_size, run_safely
+from fourmill.pipeline.batches import Batches
+from fourmill.pipeline.steps import Outcome, Step, is_fixed_size
+from fourmill.pipeline.units import Excluded
 
 BLOCK_SAMPLES = 32  # of a shard that are loaded, labelled and encoded together
 
 Block = list[dict[str, Any]]
-"""Decoded samples: `key`, and a label (or `None`) by modality."""
+"""Decoded samples: `key`, and by modality a label, `None`, or why it cannot be read."""
 
 
 @dataclass(frozen=True)
 class EncodedBlock:
-    """One modality of one block, ready for its shard."""
+    """One modality of one block, ready for its shard.
+
+    Attributes:
+        seconds: of labelling and encoding, on one worker.
+    """
 
     keys: list[str]
     payloads: list[bytes] | None
@@ -48,36 +55,79 @@ def open_dataset(url: str, snapshot_id: str) -> tuple[Dataset, Snapshot]:
 
 
 def load_block(
-    url: str, snapshot_id: str, modalities: Sequence[str], shard: int, rows: range, max_side: int
+    url: str,
+    snapshot_id: str,
+    modalities: Sequence[str],
+    shard: int,
+    rows: Sequence[int],
+    max_side: int,
+    excluded: Excluded | None = None,
 ) -> Block:
     """Samples `rows` of a shard with the modalities that the snapshot stores.
 
     `rgb` is decoded once, at most `max_side` pixels long; `image_size` is that of the stored image.
+
+    Args:
+        excluded: those of the samples, counted from 0, that are not to be read, with the reason.
     """
-    dataset, snapshot = open_dataset(url, snapshot_id)
-    shards = {
-        name: dataset.shard(name, shard, snapshot)
-        for name in dict.fromkeys("rgb" if each == "image_size" else each for each in modalities)
-        if name in snapshot.modalities
-    }
-    keys = dataset.shard("rgb", shard, snapshot).keys
+    stored = dict.fromkeys([*modalities, *(["image_size"] if "rgb" in modalities else [])])
+    shards = {name: each for name in stored if (each := open_shard(url, snapshot_id, name, shard))}
+    first = open_shard(url, snapshot_id, "rgb", shard)
+    assert first is not None, "every dataset has rgb"
     block: Block = []
-    for row in rows:
-        sample: dict[str, Any] = {"key": keys[row]}
+    for number, row in enumerate(rows):
+        sample: dict[str, Any] = {"key": first.keys[row]}
         for name, each in shards.items():
-            if name == "rgb":
-                payload = each.payload(row)
-                sample["image_size"] = image_size(payload)
-                if "rgb" in modalities:
-                    sample["rgb"] = decode_image(payload, max_side)
-            else:
-                sample[name] = each.label(row)
+            reason = (excluded or {}).get(number)
+            sample[name] = reason or _readable(_reader(name, each, row, max_side))
         block.append(sample)
     return block
 
 
-def run_step(step: Step, block: Block, upstream: Sequence[Sequence[Outcome]]) -> list[Outcome]:
-    """Outcomes of a step on a block, given what earlier steps of this run made of it."""
+def open_shard(url: str, snapshot_id: str, modality: str, index: int) -> Shard | None:
+    """A shard of a pinned snapshot, `None` of a modality that it lacks; a worker that goes through
+    a shard block by block opens it once."""
+    return _open_shard(url, snapshot_id, "rgb" if modality == "image_size" else modality, index)
+
+
+@lru_cache(maxsize=8)  # from an object store each is held in memory
+def _open_shard(url: str, snapshot_id: str, modality: str, index: int) -> Shard | None:
+    dataset, snapshot = open_dataset(url, snapshot_id)
+    if modality not in snapshot.modalities:
+        return None
+    return dataset.shard(modality, index, snapshot)
+
+
+def _reader(name: str, shard: Shard, row: int, max_side: int) -> Callable[[], Any]:
+    if name == "rgb":
+        return lambda: decode_image(shard.payload(row), max_side)
+    if name == "image_size":
+        return lambda: image_size(shard.payload(row))
+    return partial(shard.label, row)
+
+
+def _readable(read: Callable[[], Any]) -> Any:
+    """What was read, or why this sample has none."""
+    try:
+        return read()
+    except SampleError as error:
+        return error
+
+
+def run_step(
+    batches: Batches,
+    block: Block,
+    upstream: Sequence[Sequence[Outcome]],
+    excluded: Excluded | None = None,
+    divisor: int = 1,
+) -> list[Outcome]:
+    """Outcomes of a loaded step on a block, given what earlier steps of this run made of it.
+
+    Args:
+        excluded: rows that fail for a reason known before.
+        divisor: of the batch size.
+    """
+    step = batches.step
     samples = []
     for row, base in enumerate(block):
         sample = dict.fromkeys(step.optional) | base
@@ -85,20 +135,34 @@ def run_step(step: Step, block: Block, upstream: Sequence[Sequence[Outcome]]) ->
             outcome = outcomes[row]
             if not isinstance(outcome, SampleError):
                 sample |= outcome
+        for name in step.optional:
+            if isinstance(sample[name], SampleError):
+                sample[name] = None
         samples.append(sample)
-    return run_safely(step, samples)
+    return batches.run(samples, excluded, divisor)
 
 
 def encode_block(
-    step: Step, name: str, keys: Sequence[str], outcomes: Sequence[Outcome]
+    step: Step,
+    name: str,
+    keys: Sequence[str],
+    outcomes: Sequence[Outcome],
+    seconds: float = 0.0,
+    excluded: Excluded | None = None,
 ) -> EncodedBlock:
-    """One stored modality of a block as bytes or as one array; failures become empty records."""
+    """One stored modality of a block as bytes or as one array; failures become empty records.
+
+    Args:
+        seconds: that the step took for it.
+        excluded: rows that fail for a reason known before.
+    """
     started = time.perf_counter()
     definition = step.definition(name)
     record = step.record(name)
     labels: list[Any] = []
     failures: list[Failure] = []
-    for key, outcome in zip(keys, outcomes, strict=True):
+    for row, (key, given) in enumerate(zip(keys, outcomes, strict=True)):
+        outcome = (excluded or {}).get(row, given)
         try:
             if isinstance(outcome, SampleError):
                 raise outcome
@@ -122,7 +186,7 @@ def encode_block(
             empty if label is None else encode_label(definition, label, Encoding())
             for label in labels
         ]
-    seconds = time.perf_counter() - started
+    seconds += time.perf_counter() - started
     return EncodedBlock(list(keys), payloads, array, valid, failures, seconds)
 
 

@@ -1,26 +1,38 @@
-"""What runs the engine's work: Ray for the time of a run, and pools of actors that host steps."""
+"""What runs the engine's work: Ray for the time of a run, and the actor that hosts steps."""
 
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import ray
 
-from fourmill.manifests.errors import SampleError
+from fourmill.manifests.errors import ConfigError, SampleError
+from fourmill.pipeline.autopsy import cause_of_death
+from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.steps import Outcome, Step
+from fourmill.pipeline.units import Done, Errand, NotPreparedError
 from fourmill.pipeline.work import Block, run_step
 
-ACTOR_CPUS = 0.75  # the rest of each CPU is for loading, encoding and committing
+_LOCAL_STORE_BYTES = 1 << 30  # more is spilled to the disk
 
 
 @contextmanager
 def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
-    """Ray for the time of a run: the cluster at `address`, or one in this process."""
+    """Ray for the time of a run: the cluster at `address`, to which this program's code is sent, or
+    one in this process.
+
+    Without an address no other cluster is ever joined, whatever runs on this machine and whatever
+    `RAY_ADDRESS` says; `auto` finds them as Ray does.
+
+    Raises:
+        ConfigError: nobody answers at the address.
+    """
     if ray.is_initialized():
         yield
         return
@@ -29,40 +41,115 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         options |= {
+            "address": "local",  # never a cluster that somebody else started on this machine
             "num_cpus": cpus,
             "include_dashboard": False,
-            "object_store_memory": 1 << 30,
+            "object_store_memory": _LOCAL_STORE_BYTES,
         }
-    # "local": never a cluster that somebody else started on this machine
-    ray.init(address=address or "local", **options)
+    else:
+        options |= {"address": address, "runtime_env": {"py_modules": [str(package_folder())]}}
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address}: {error}; `ray status` on its head says whether "
+            f"it runs, and without an address this machine is used alone"
+        ) from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-class Worker:
-    """An actor that runs any of its pool's steps; each is loaded when it is first needed."""
+def package_folder() -> Path:
+    """The folder of the package `fourmill`, with this very code in it."""
+    return Path(os.path.abspath(__file__)).parents[1]
 
-    def __init__(self, steps: Sequence[Step], device: str, threads: int) -> None:
-        self._threads = threads
-        self._steps = {each.name: each for each in steps}
-        self._loaded: set[str] = set()
+
+class Worker:
+    """An actor that runs any of its pool's steps.
+
+    Args:
+        batch_sizes: of steps whose device was found to have too little memory for what they
+            declare.
+    """
+
+    def __init__(
+        self, steps: Sequence[Step], device: str, threads: int, batch_sizes: Mapping[str, int]
+    ) -> None:
         self._device = device
+        self._threads = threads
+        self._prepared: set[str] = set()
+        self._steps = {each.name: each for each in steps}
+        self._batches = {n: Batches(each, batch_sizes.get(n, 0)) for n, each in self._steps.items()}
+
+    def start(self) -> Done:
+        """Answers when the worker is there."""
+        return Done(node_id())
+
+    def prepare(self, name: str) -> Done:
+        """Load a step, once."""
+        self._steps[name].load(self._device)
+        self._prepared.add(name)
+        _limit_threads(self._threads)
+        return Done(node_id())
 
     def run(
-        self, name: str, block: Block, *upstream: Sequence[Outcome]
-    ) -> tuple[list[Outcome], tuple[int, int, float]]:
-        """Outcomes, and (samples, failed, seconds) for the driver."""
+        self, errand: Errand, block: Block, *upstream: Sequence[Outcome]
+    ) -> tuple[list[Outcome], Done]:
+        """Outcomes of a block, none if only a part of it is tried, and what the driver counts.
+
+        Raises:
+            NotPreparedError: the step is not loaded.
+        """
+        if errand.step not in self._prepared:
+            raise NotPreparedError(errand.step)
         started = time.perf_counter()
-        step = self._steps[name]
-        if name not in self._loaded:
-            step.load(self._device)
-            self._loaded.add(name)
-            _limit_threads(self._threads)
-        outcomes = run_step(step, block, upstream)
-        failed = sum(isinstance(each, SampleError) for each in outcomes)
-        return outcomes, (len(block), failed, time.perf_counter() - started)
+        batches = self._batches[errand.step]
+        if errand.rows is not None:
+            block, upstream = _part(errand.rows, block, upstream)
+        outcomes = run_step(batches, block, upstream, errand.excluded, errand.divisor)
+        failures = [each for each in outcomes if isinstance(each, SampleError)]
+        done = Done(
+            node_id(),
+            samples=len(block),
+            failed=len(failures),
+            seconds=time.perf_counter() - started,
+            reason=failures[-1].reason if failures else "",
+            batch_size=batches.size if batches.size < batches.step.resources.batch_size else 0,
+        )
+        return ([] if errand.rows is not None else outcomes), done
+
+    def autopsy(
+        self, errand: Errand, block: Block, *upstream: Sequence[Outcome]
+    ) -> tuple[None, Done]:
+        """What the rows of the errand do to a process."""
+        assert errand.rows is not None
+        part, before = _part(errand.rows, block, upstream)
+        step = self._steps[errand.step]
+        return None, Done(
+            node_id(), reason=cause_of_death(load_and_run, step, self._device, part, before)
+        )
+
+
+def load_and_run(
+    step: Step, device: str, block: Block, upstream: Sequence[Sequence[Outcome]]
+) -> None:
+    """All that a worker does with a block, from the beginning."""
+    step.load(device)
+    run_step(Batches(step), block, upstream)
+
+
+@lru_cache(maxsize=1)
+def node_id() -> str:
+    """The node of this process, as Ray calls it."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _part(
+    rows: Sequence[int], block: Block, upstream: Sequence[Sequence[Outcome]]
+) -> tuple[Block, tuple[list[Outcome], ...]]:
+    return [block[row] for row in rows], tuple([each[row] for row in rows] for each in upstream)
 
 
 def _limit_threads(threads: int) -> None:
@@ -71,54 +158,3 @@ def _limit_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(threads)
-
-
-@dataclass
-class Slot:
-    """One actor and what it has in flight."""
-
-    actor: Any
-    pool: "Pool"
-    in_flight: int = 0
-
-
-@dataclass
-class Pool:
-    """Actors that host the same steps."""
-
-    steps: list[Step]
-    cpus: float
-    gpus: float
-    size: int
-    slots: list[Slot] = field(default_factory=list)
-
-    def start(self) -> None:
-        """Bring the pool to its size."""
-        while len(self.slots) < self.size:
-            remote = ray.remote(max_restarts=0, max_task_retries=0)(Worker)
-            device = "cuda" if self.gpus else "cpu"
-            threads = max(1, int(self.cpus))
-            actor = remote.options(num_cpus=self.cpus, num_gpus=self.gpus).remote(
-                self.steps, device, threads
-            )
-            self.slots.append(Slot(actor, self))
-
-
-def make_pools(steps: Sequence[Step]) -> list[Pool]:
-    """Started pools for these steps: one that all steps without a GPU share, an actor a CPU; and
-    one for each step that asks for a GPU."""
-    available = dict[str, float](ray.cluster_resources())  # type: ignore[no-untyped-call]
-    shared = [each for each in steps if not each.resources.gpus]
-    pools = []
-    if shared:
-        cpus = max(each.resources.cpus for each in shared) * ACTOR_CPUS
-        size = max(1, int(available.get("CPU", 1) * ACTOR_CPUS / cpus))
-        pools.append(Pool(shared, cpus, 0.0, size))
-    for step in steps:
-        if step.resources.gpus:
-            gpus = step.resources.gpus if available.get("GPU") else 0.0
-            size = max(1, int(available.get("GPU", 1) / step.resources.gpus))
-            pools.append(Pool([step], step.resources.cpus * ACTOR_CPUS, gpus, size))
-    for pool in pools:
-        pool.start()
-    return pools

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
 from fourmill.labelers.dense import CITATION, LICENCE, WEIGHTS, DenseHeads, weights_sha256
+from fourmill.labelers.relative_depth import relative_depth
 from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import Label
 
@@ -26,6 +25,7 @@ class Depth(Labeler):
         licence=LICENCE,
         citation=CITATION,
         weights=WEIGHTS,
+        weights_mb=1,
         resources=Resources(memory_gib=0.8, batch_size=16),
     )
 
@@ -39,11 +39,7 @@ class Depth(Labeler):
         return [self._one(sample) for sample in batch]
 
     def _one(self, sample: Sample) -> Mapping[str, Label]:
-        disparity = self._heads.predict(sample).disparity
-        # not the extremes: a few odd pixels would squeeze all others together
-        far, near = np.percentile(disparity, (0.5, 99.5))
-        depth = (near - disparity) / max(float(near - far), 1e-6)
-        return {"depth": np.clip(depth, 0, 1).astype(np.float32)}
+        return {"depth": relative_depth(self._heads.predict(sample).disparity)}
 
 
 LABELER = Depth

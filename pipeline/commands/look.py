@@ -63,7 +63,7 @@ def view(
 
 def visible(dataset: Dataset) -> list[str]:
     """Modalities that say something to the eye, in the order of the demo's sheet."""
-    hidden = {Kind.CROPS, Kind.TOKENS, Kind.VECTOR}
+    hidden = {Kind.CROPS, Kind.TOKENS, Kind.VECTOR, Kind.SEQUENCE}
     names = [
         name for name, entry in dataset.modalities.items()
         if entry.definition.kind not in hidden and name != "source"

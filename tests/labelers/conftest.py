@@ -1,15 +1,21 @@
 """A few real photographs, and pictures that photographers do not take."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from tests.labelers.networks import save_checkpoint, save_network
 
 from fourmill.labelers import registry
 from fourmill.labelers.base import Labeler
+from fourmill.labelers.detectron import DetectronLabeler
+from fourmill.labelers.experts.marigold_normals import MarigoldNormals
+from fourmill.labelers.experts.sam_edges import SAMEdges
+from fourmill.labelers.instances import InstanceLabeler
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import Encoding, encode_label
@@ -38,15 +44,27 @@ def pictures() -> dict[str, np.ndarray]:
 class Bench:
     """Loads each labeler once, and gives a labeler's samples what it reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Path) -> None:
+        self._weights = weights
         self._loaded: dict[str, Labeler] = {}
         self._samples: list[dict[str, Any]] = [
             {"key": key, "rgb": rgb, "caption": "A picture. It shows a thing!"}
             for key, rgb in pictures().items()
         ]
 
+    def weights_of(self, name: str) -> None:
+        """Random weights for an expert of a model hub, where it looks for them."""
+        found = registry.labeler_class(name)
+        if found.spec.hub:
+            save_network(found.spec, self._weights)
+        elif issubclass(found, DetectronLabeler):
+            save_checkpoint(found.checkpoint, self._weights)
+
     def labeler(self, name: str) -> Labeler:
+        if issubclass(registry.labeler_class(name), DetectronLabeler):
+            pytest.skip("detectron2's networks are large: test_detectron.py runs each of them once")
         if name not in self._loaded:
+            self.weights_of(name)
             self._loaded[name] = registry.get(name)
             self._loaded[name].load("cpu")
         return self._loaded[name]
@@ -58,9 +76,11 @@ class Bench:
         return [{each: sample[each] for each in ("key", *reads)} for sample in self._samples]
 
     def _make(self, modality_name: str) -> None:
-        maker = next(
-            each for each in registry.names() if modality_name in registry.spec(each).writes
-        )
+        maker = registry.default_maker(modality_name)
+        if maker is None:  # only a corpus has it
+            for sample in self._samples:
+                sample[modality_name] = None
+            return
         inputs = self.samples(registry.spec(maker).reads)
         for sample, labels in zip(self._samples, self.labeler(maker).label(inputs), strict=True):
             assert not isinstance(labels, SampleError)
@@ -74,8 +94,16 @@ class Bench:
 
 
 @pytest.fixture(scope="session")
-def bench() -> Bench:
-    return Bench()
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    weights = tmp_path_factory.mktemp("weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOURMILL_WEIGHTS", str(weights))
+        # a thousand questions a picture are no better a test than a few
+        patch.setattr(InstanceLabeler, "points", 4)
+        patch.setattr(SAMEdges, "points", 4)
+        patch.setattr(MarigoldNormals, "side", 64)
+        patch.setattr(MarigoldNormals, "steps", 2)
+        yield Bench(weights)
 
 
 @pytest.fixture

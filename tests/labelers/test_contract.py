@@ -66,7 +66,7 @@ def test_an_optional_input_may_be_missing(name: str, bench) -> None:
 
 
 @every_labeler
-def test_the_spec_says_what_a_user_must_know(name: str) -> None:
+def test_the_spec_says_what_a_user_must_know(name: str, bench) -> None:
     spec = registry.spec(name)
     assert spec.name == name
     assert spec.version >= 1
@@ -76,15 +76,18 @@ def test_the_spec_says_what_a_user_must_know(name: str) -> None:
     assert set(spec.transient) <= set(spec.writes)
     for each in (*spec.reads, *spec.writes):
         modality(each)
-    if spec.weights:
-        assert len(registry.get(name).weights_sha256()) == 64
+    assert not (spec.hub and spec.weights)
+    bench.weights_of(name)
+    assert len(registry.get(name).weights_sha256()) == (64 if spec.weights_source else 0)
 
 
-@every_labeler
-def test_two_experts_never_write_the_same_modality(name: str) -> None:
-    others = [each for each in registry.names() if each != name]
-    taken = {written for each in others for written in registry.spec(each).writes}
-    assert not taken & set(registry.spec(name).writes)
+def test_of_all_makers_of_a_modality_exactly_one_is_the_default() -> None:
+    specs = [registry.spec(name) for name in registry.names()]
+    for modality_name in {each for spec in specs for each in spec.writes}:
+        makers = [spec for spec in specs if modality_name in spec.writes]
+        defaults = [spec.name for spec in makers if not spec.alternative]
+        assert defaults == [registry.default_maker(modality_name)], modality_name
+        assert sorted(registry.makers(modality_name)) == sorted(each.name for each in makers)
 
 
 @every_labeler
@@ -97,6 +100,14 @@ def test_without_its_package_an_expert_says_what_to_do(
         monkeypatch.setenv("FOURMILL_OFFLINE", "1")
         with pytest.raises(MissingPackageError, match="FOURMILL_OFFLINE"):
             labeler.load("cpu")
+    if labeler.spec.hub and not labeler.spec.requires:
+        monkeypatch.setenv("FOURMILL_WEIGHTS", str(tmp_path))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setenv("FOURMILL_OFFLINE", "1")
+        with pytest.raises(MissingPackageError, match=f"hf download {labeler.spec.hub.id}"):
+            labeler.load("cpu")
+        with pytest.raises(MissingPackageError, match=f"hf download {labeler.spec.hub.id}"):
+            labeler.weights_sha256()
     for package, extra in labeler.spec.requires.items():
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
         with pytest.raises(MissingPackageError, match=rf"pip install 'fourmill\[{extra}\]'"):

@@ -56,6 +56,7 @@ EXACT = {
     "truth_instances": planes("uint16", 0, 65_535),
     "vit_s_focus": st.tuples(SIDES, SIDES).map(lambda hw: np.ones((384, *hw), np.float16) / 3),
     "imagenet_features": hnp.arrays("float32", 1280, elements=st.floats(-1, 1, width=32)),
+    "t5_caption": st.integers(1, 77).map(lambda n: np.ones((n, 4096), np.float16) / n),
     "caption": st.text(st.characters(exclude_categories=["Cs"])),
     "det": boxes(),
     "metadata": st.lists(JSON, max_size=3) | st.dictionaries(st.text("ab"), JSON, max_size=3),

@@ -21,6 +21,7 @@ LABELS = {
     "truth_instances": RNG.integers(0, 900, (20, 40)).astype(np.uint16),
     "vit_s_focus": RNG.normal(size=(384, 4, 8)).astype(np.float16),
     "imagenet_features": RNG.normal(size=1280).astype(np.float32),
+    "t5_caption": RNG.normal(size=(9, 4096)).astype(np.float16),
     "caption": "two cups ☕ of “café” 珈琲 \U0001fae0\x00\n\n" + 400 * "x",
     "det": {"instances": [{"boxes": [0, 0.2, 1, 1], "class_name": "cup", "score": 0.5}]},
     "color_palette": [{"1": [[255, 0, 0]], "2": [[255, 0, 0], [0, 0, 255]]}],

@@ -4,9 +4,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.labels import encode_label
+from fourmill.manifests.modalities import modality
+from fourmill.manifests.snapshots import Producer
 from fourmill.pipeline.cli import VERBS, main
 
 PIPELINE_VERBS = [verb for verb, (place, _) in VERBS.items() if place.startswith("fourmill.pipe")]
@@ -36,7 +41,11 @@ def test_the_overview_names_every_verb(capsys):
     [
         (["statsu"], "did you mean 'status'"),
         (["labelers", "show", "deth"], "did you mean 'depth'"),
-        (["labelers", "shw"], "expected list, show or check"),
+        (["labelers", "shw"], "expected list, show, check or new"),
+        (["labelers", "new", "depth"], "there is a labeler of this name"),
+        (["labelers", "new", "normal"], "is already defined differently"),
+        (["labelers", "new", "My_Expert"], "expected a name of small letters"),
+        (["labelers", "new", "mine", "--folder", "ROOT/none"], "No such file"),
         (["label", "ROOT", "-l", "edgse"], "did you mean 'edges'"),
         (["diff", "ROOT", "0123"], "no snapshot"),
         (["status", "ROOT/../photos"], "which is no part of a dataset"),
@@ -98,3 +107,28 @@ def test_what_only_looks_does_not_wait_for_heavy_libraries():
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.ray
+def test_a_modality_that_another_labeler_made_is_replaced_only_when_asked(make_root, capsys):
+    dataset = make_root()
+    canny = modality("canny_edge")
+    writer = dataset.writer(canny, Producer(name="pencil", version="1"), {}, dataset.num_shards)
+    blank = encode_label(canny, np.zeros((8, 8), np.uint8))
+    for shard in range(dataset.num_shards):
+        keys = dataset.shard("rgb", shard).keys
+        writer.commit(shard, keys, payloads=[blank] * len(keys))
+    dataset.publish([writer.finish()], "pencil")
+    assert main(["label", dataset.url, "-l", "edges"]) == 2
+    said = capsys.readouterr().err
+    assert "canny_edge already, made by pencil: --relabel makes a new version with edges" in said
+    assert main(["label", dataset.url, "-l", "edges", "--relabel"]) == 0
+    head = Dataset.open(dataset.url).head
+    assert head.modalities["canny_edge"].producer.name == "edges"
+
+
+def test_the_catalogue_says_what_a_labeler_costs_and_what_it_may_be_used_for(capsys):
+    (dpt,) = (each for each in _json(capsys, "labelers", "list") if each["name"] == "dpt")
+    assert dpt["weights"].startswith("hub Intel/dpt-hybrid-midas at ")
+    assert (dpt["writes"], dpt["alternative"], dpt["missing"]) == (["depth"], True, [])
+    assert (dpt["weights_mb"], dpt["licence"]) == (490, "Apache-2.0")

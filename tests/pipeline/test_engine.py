@@ -124,7 +124,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(make_root, tmp_path)
 
 
 def test_a_labeler_that_fails_on_everything_stops_the_run(make_root, monkeypatch):
-    monkeypatch.setattr("fourmill.pipeline.engine.MAX_FAILURES_IN_A_ROW", 10)
+    monkeypatch.setattr("fourmill.pipeline.faults.MAX_FAILED_SAMPLES_IN_A_ROW", 10)
     root = make_root().url
     with pytest.raises(FourmillError, match="failed one after another"):
         _run(root, [Brightness(refuses="all")])

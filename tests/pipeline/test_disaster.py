@@ -1,0 +1,120 @@
+"""Workers, a node and the driver are killed; in the end everything is there, in the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from fourmill.manifests.dataset import Dataset
+
+LABELERS = ("depth", "normals", "segments", "saliency", "edges", "palette", "metadata")
+MODALITIES = (
+    "depth", "normal", "semseg_coarse", "saliency", "canny_edge", "color_palette", "metadata",
+)  # fmt: skip
+PATIENCE_SECONDS = 600
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Cluster]:
+    """A Ray cluster of two nodes with a CPU each, on this machine, that misses a node soon."""
+    config = {"health_check_period_ms": 1000, "health_check_initial_delay_ms": 1000}
+    node = {"num_cpus": 1, "object_store_memory": 200 << 20}
+    cluster = Cluster(
+        initialize_head=True, head_node_args=node | {"_system_config": config}, connect=False
+    )
+    cluster.add_node(node_ip_address="127.0.0.2", **node)  # so that the driver is on the head
+    yield cluster
+    cluster.shutdown()
+
+
+class Job:
+    """`fourmill label` on a root, in a process of its own."""
+
+    def __init__(self, root: str, log: Path, address: str | None = None) -> None:
+        self.root = root
+        words = [root, "--labeler", *LABELERS, *(["--address", address] if address else [])]
+        with log.open("a") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fourmill.pipeline.cli", "label", *words],
+                stderr=stream,
+                start_new_session=True,
+            )
+
+    def wait(self) -> int:
+        """Its exit code."""
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def wait_for_commits(self, more: int) -> None:
+        """Until so many more shards are on the disk."""
+        goal = self.num_commits() + more
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self.num_commits() < goal:
+            assert self.process.poll() is None, "it was to be disturbed while it works"
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def num_commits(self) -> int:
+        """Shards on the disk, of all labels."""
+        folders = [Path(self.root) / name for name in MODALITIES]
+        return sum(len(list((each / "_records").glob("shard-*"))) for each in folders)
+
+
+@pytest.mark.slow
+@pytest.mark.packages
+@pytest.mark.ray
+def test_what_was_killed_three_times_is_what_was_never_disturbed(make_root, two_nodes, tmp_path):
+    undisturbed, killed = make_root("undisturbed", 2), make_root("killed", 2)
+    log = tmp_path / "log"
+    assert Job(undisturbed.url, log).wait() == 0
+
+    head, other = two_nodes.head_node, next(iter(two_nodes.worker_nodes))
+    job = Job(killed.url, log, two_nodes.address)
+    job.wait_for_commits(2)
+    os.kill(_labeling_worker(head), signal.SIGKILL)
+    job.wait_for_commits(3)
+    two_nodes.remove_node(other, allow_graceful=False)
+    job.wait_for_commits(3)
+    os.kill(job.process.pid, signal.SIGKILL)
+    job.wait()
+    assert "depth" not in Dataset.open(killed.url).modalities
+    assert Job(killed.url, log, two_nodes.address).wait() == 0
+
+    one, two = Dataset.open(undisturbed.url), Dataset.open(killed.url)
+    for name in MODALITIES:
+        assert one.modalities[name].content_sha256 == two.modalities[name].content_sha256
+        assert two.failures(name) == []
+    assert two.verify(deep=True) == []
+
+
+def _labeling_worker(node) -> int:
+    """The process of an actor that labels."""
+    (raylet,) = node.all_processes["raylet"]
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        for each in psutil.Process(raylet.process.pid).children():
+            if " ".join(each.cmdline()).startswith("ray::Worker"):
+                return each.pid
+        time.sleep(0.05)
+    raise AssertionError("nobody labels on this node")
+
+
+@pytest.mark.slow
+@pytest.mark.packages
+@pytest.mark.ray
+def test_two_runs_at_once_on_one_root_end_in_one_dataset(make_root, tmp_path):
+    undisturbed, shared = make_root("undisturbed", 4), make_root("shared", 4)
+    assert Job(undisturbed.url, tmp_path / "log").wait() == 0
+    jobs = [Job(shared.url, tmp_path / "log") for _ in range(2)]
+    codes = [each.wait() for each in jobs]
+    assert 0 in codes
+    one, two = Dataset.open(undisturbed.url), Dataset.open(shared.url)
+    for name in MODALITIES:
+        assert one.modalities[name].content_sha256 == two.modalities[name].content_sha256
+    assert two.verify(deep=True) == []
