@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 CONFIG ?= configs/demo.yaml
 DATA   ?=
+PANEL  ?= relabel.png
+# the configuration if somebody gave one: a dataset need not be the demo's
+GIVEN_CONFIG := $(filter command environment,$(firstword $(origin CONFIG)))
 READY  := $(VENV)/.ready
 
 .PHONY: help setup demo pipeline train relabel test lint bench clean
@@ -33,8 +36,8 @@ pipeline: setup ## corpus → labels → tokens, of CONFIG=
 train: setup ## tokens → 4M, of CONFIG=
 	$(BIN)/fourmill train $(CONFIG)
 
-relabel: setup ## one modality again with another expert: ROOT= LABELER=
-	$(BIN)/fourmill label $(ROOT) --labeler $(LABELER) --relabel
+relabel: setup ## another expert for a modality, compared, its tokens again: ROOT= LABELER= [CONFIG=]
+	$(BIN)/fourmill relabel $(ROOT) $(LABELER) --png $(PANEL) $(if $(GIVEN_CONFIG),--config $(CONFIG))
 
 test: setup ## what a user relies on
 	$(BIN)/python -m pytest

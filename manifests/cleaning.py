@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from fourmill.manifests.asides import read_names
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.life import log
-from fourmill.manifests.publishing import SNAPSHOTS, is_version_folder
+from fourmill.manifests.publishing import SNAPSHOTS, is_version_folder, read_snapshot
 from fourmill.manifests.snapshots import Snapshot
 from fourmill.manifests.storage import ASIDE, FileInfo, Storage
 
@@ -37,11 +38,12 @@ def collect(
     if keep is not None and keep < 1:
         raise ConfigError(f"keep is {keep}, expected at least 1: the current snapshot always stays")
     chain = [each.id for each in log(storage, head)]
+    staying_ids = {*chain[:keep], *_aside_ids(storage)}
     files = storage.files(SNAPSHOTS)
     garbage = [
         Garbage(f"{SNAPSHOTS}/{name}", info.bytes, "a snapshot that is not in the chain to keep")
         for name, info in files.items()
-        if (id_ := name.removesuffix(".json")) not in chain[:keep]
+        if (id_ := name.removesuffix(".json")) not in staying_ids
         # one that is young and in no chain may be about to become the head
         and (id_ in chain or unfinished or not _is_young({name: info}))
     ]
@@ -54,6 +56,15 @@ def collect(
         for each in garbage:
             storage.remove(each.path)
     return garbage
+
+
+def _aside_ids(storage: Storage) -> set[str]:
+    """Snapshots that have a name, and the heads that they were made from."""
+    kept = set()
+    for id_ in read_names(storage).values():
+        snapshot = read_snapshot(storage, id_)
+        kept |= {id_} | ({snapshot.parent} if snapshot.parent else set())
+    return kept
 
 
 def _folders(storage: Storage, manifests: Iterable[str]) -> set[str]:

@@ -38,6 +38,11 @@ def depth_colours(
     return _mapped("inferno", 1 - _stretched(depth, near, far))
 
 
+def share_colours(shares: Float[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 3"]:
+    """From dark for 0 to bright for 1."""
+    return _mapped("inferno", shares)
+
+
 def signed_colours(
     values: Float[np.ndarray, "height width"], like: NDArray[Any] | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:

@@ -1,12 +1,13 @@
 """A dataset: a chain of snapshots over aligned versions of modalities, under one URL."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fourmill.manifests import life, modalities, publishing
+from fourmill.manifests import asides, life, modalities, publishing
 from fourmill.manifests.checking import Problem, find_problems
 from fourmill.manifests.cleaning import Garbage, collect
 from fourmill.manifests.errors import (
@@ -17,7 +18,9 @@ from fourmill.manifests.errors import (
     UnknownNameError,
 )
 from fourmill.manifests.labels import Encoding
+from fourmill.manifests.marks import kept_rows
 from fourmill.manifests.modalities import Modality
+from fourmill.manifests.quality import Quality, quality
 from fourmill.manifests.shards import Shard
 from fourmill.manifests.snapshots import Lineage, Producer, Snapshot, VersionEntry
 from fourmill.manifests.storage import Storage
@@ -143,15 +146,18 @@ class Dataset:
         split: str | None = None,
         shards: Sequence[int] | None = None,
         decode: bool = True,
+        where: str | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Aligned samples in order: `key`, and by modality its label, or `None` where it has none.
 
         Args:
             shards: read these only.
             decode: `False` gives the bytes of the members.
+            where: give only samples that this modality of marks keeps (`fourmill mark`).
 
         Raises:
             UnknownNameError: the snapshot has no such modality or split.
+            ConfigError: `where` names no marks.
             ShardError: a file is broken.
             SampleError: the bytes of a label are not what they should be.
         """
@@ -160,7 +166,10 @@ class Dataset:
         for index in chosen:
             opened = {name: self.shard(name, index) for name in entries}
             keys = next(iter(opened.values())).keys if opened else []
+            kept = None if where is None else kept_rows(self.shard(where, index))
             for row, key in enumerate(keys):
+                if kept is not None and row not in kept:
+                    continue
                 values = {
                     name: each.label(row) if decode else each.valid_payload(row)
                     for name, each in opened.items()
@@ -243,17 +252,57 @@ class Dataset:
         self._head = publishing.publish(self._storage, self._head, entries, message, splits)
         return self._head
 
+    def put_aside(self, name: str, entries: Sequence[VersionEntry], message: str) -> Snapshot:
+        """Name a snapshot with these versions; what is current stays current until `switch`.
+
+        Raises:
+            ConfigError: no such name can be.
+            AlignmentError: the versions' keys differ, from each other or from the dataset's.
+            SnapshotError: somebody else put other versions aside under this name.
+        """
+        return asides.put_aside(self._storage, self.head, name, entries, message)
+
     # -- the dataset's life --------------------------------------------------------------------
 
     def snapshot(self, name: str) -> Snapshot:
-        """A snapshot by its id, the beginning of its id, or `HEAD`.
+        """A snapshot by its id, the beginning of its id, a name that it was put aside under,
+        `HEAD`, or `HEAD~2` for the second before the head.
 
         Raises:
             SnapshotError: there is none, or more than one.
         """
-        if name == "HEAD":
-            return self.head
-        return publishing.find_snapshot(self._storage, name)
+        if back := re.fullmatch(r"HEAD(?:~(\d+))?", name):
+            return publishing.ancestor(self._storage, self.head, int(back[1] or 0))
+        return asides.find_aside(self._storage, name) or publishing.find_snapshot(
+            self._storage, name
+        )
+
+    def at(self, name: str) -> "Dataset":
+        """The dataset as a snapshot has it, for reading; `name` as `snapshot` takes it."""
+        return Dataset(self._storage, self.snapshot(name))
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Ids of the snapshots that were put aside, by name."""
+        return asides.read_names(self._storage)
+
+    def switch(self, name: str) -> Snapshot:
+        """Make what was put aside current, in one step; what others published meanwhile stays.
+
+        Raises:
+            UnknownNameError: nothing was put aside under this name.
+            SnapshotError: somebody else published the same modalities meanwhile.
+        """
+        self._head = asides.switch(self._storage, name)
+        return self._head
+
+    def drop(self, name: str) -> None:
+        """Forget what was put aside under a name.
+
+        Raises:
+            UnknownNameError: nothing was put aside under this name.
+        """
+        asides.drop(self._storage, name)
 
     def log(self) -> list[life.LogEntry]:
         """The head and the snapshots before it, newest first."""
@@ -266,6 +315,14 @@ class Dataset:
     def status(self) -> life.Status:
         """The state of every modality, and unfinished work."""
         return life.status(self._storage, self._head)
+
+    def quality(self) -> list[Quality]:
+        """What the labels of every modality look like, and what is odd about them; reads no label.
+
+        Raises:
+            DatasetError: a shard table is missing or not readable.
+        """
+        return [quality(self._table(each), self.url) for each in self.modalities.values()]
 
     def rollback(self, name: str) -> Snapshot:
         """Make an earlier snapshot's versions current again, as a new snapshot; nothing is lost.

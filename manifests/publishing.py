@@ -12,6 +12,7 @@ from fourmill.manifests.writing import RECORDS, read_plan
 
 HEAD = "HEAD"
 SNAPSHOTS = "snapshots"
+NAMES = "names"
 _ATTEMPTS = 10
 
 
@@ -70,6 +71,20 @@ def find_snapshot(storage: Storage, beginning: str) -> Snapshot:
     return read_snapshot(storage, found[0])
 
 
+def ancestor(storage: Storage, head: Snapshot, steps: int) -> Snapshot:
+    """The snapshot so many steps before another one.
+
+    Raises:
+        SnapshotError: the chain is not that long, or not kept that far.
+    """
+    snapshot = head
+    for done in range(steps):
+        if snapshot.parent is None:
+            raise SnapshotError(f"{storage.url}: there are only {done} snapshots before the head")
+        snapshot = read_snapshot(storage, snapshot.parent)
+    return snapshot
+
+
 def refuse_foreign_files(storage: Storage) -> None:
     """Complain about a place that is not empty and holds no dataset, begun or complete.
 
@@ -86,7 +101,7 @@ def refuse_foreign_files(storage: Storage) -> None:
 
 
 def _is_foreign(storage: Storage, folder: str) -> bool:
-    if folder.startswith(".") or folder == SNAPSHOTS:
+    if folder.startswith(".") or folder in (SNAPSHOTS, NAMES):
         return False
     # a writer makes the folder, then says what it holds, then puts shards there: so look first
     holds_something = bool(set(storage.names(folder)) - {RECORDS})
@@ -216,7 +231,17 @@ def _check_splits(splits: Mapping[str, Sequence[tuple[int, int]]], shards: int) 
                 )
 
 
-def _make_current(storage: Storage, head: Snapshot | None, snapshot: Snapshot) -> bool:
+def write_snapshot(storage: Storage, snapshot: Snapshot) -> None:
+    """Write a manifest; nothing refers to it yet."""
     storage.write(f"{SNAPSHOTS}/{snapshot.id}.json", snapshot.to_bytes())
+
+
+def remove_snapshot(storage: Storage, snapshot: Snapshot) -> None:
+    """Remove a manifest that nothing refers to."""
+    storage.remove(f"{SNAPSHOTS}/{snapshot.id}.json")
+
+
+def _make_current(storage: Storage, head: Snapshot | None, snapshot: Snapshot) -> bool:
+    write_snapshot(storage, snapshot)
     expected = f"{head.id}\n".encode() if head else None
     return storage.swap(HEAD, expected, f"{snapshot.id}\n".encode())

@@ -15,7 +15,7 @@ from fourmill.manifests.modalities import Modality
 SCHEMA_VERSION = 1
 
 _FOLDER = re.compile(r"[0-9A-Za-z_@-][0-9A-Za-z_@.-]*")
-_RESERVED = ("HEAD", "snapshots")
+_RESERVED = ("HEAD", "snapshots", "names")
 
 
 class Record(BaseModel):

@@ -72,6 +72,11 @@ class ShardTable:
         return list(self._table.column(name).to_pylist())
 
     @cached_property
+    def statistics(self) -> list[dict[str, Any]]:
+        """What the producer counted in every shard."""
+        return [json.loads(each) for each in self.column("statistics")]
+
+    @cached_property
     def contents(self) -> list[str]:
         """Digest of every shard's bytes and valid mask."""
         pairs = zip(self.column("sha256"), self.column("invalid_rows"), strict=True)

@@ -24,6 +24,7 @@ from fourmill.manifests.labels import (
 )
 from fourmill.manifests.modalities import Kind, modality
 from fourmill.manifests.snapshots import Producer, Snapshot
+from fourmill.manifests.summaries import summarise
 from fourmill.pipeline.sources.base import Item, RawSample, Source
 from fourmill.pipeline.sources.formats import as_supported
 from fourmill.pipeline.steps import code_version
@@ -199,12 +200,13 @@ def ingest_shard(
     started = time.perf_counter()
     keys: list[str] = []
     samples: list[RawSample] = []
+    pictures: list[Any] = []  # small ones, for the statistics
     broken: list[Failure] = []
     for number, item in items:
         try:
             sample = sources[number].read(item)
             sample = replace(sample, image=as_supported(sample.image))
-            decode_image(sample.image, max_side=64)
+            pictures.append(decode_image(sample.image, max_side=64))
         except SampleError as error:
             broken.append(failure(item.name, error))
             continue
@@ -212,8 +214,9 @@ def ingest_shard(
         samples.append(sample)
     for name, writer in writers.items():
         _commit(
-            name, writer, index, digest, keys, samples, broken if name == "rgb" else [], started
-        )
+            name, writer, index, digest, keys, samples, pictures,
+            broken if name == "rgb" else [], started,
+        )  # fmt: skip
     return len(items), len(broken)
 
 
@@ -224,6 +227,7 @@ def _commit(
     digest: str,
     keys: Sequence[str],
     samples: Sequence[RawSample],
+    pictures: Sequence[Any],
     failures: Sequence[Failure],
     started: float,
 ) -> None:
@@ -231,6 +235,7 @@ def _commit(
     recorded = list(failures)
     payloads: list[bytes] = []
     valid: list[bool] = []
+    labels = list(pictures) if definition.kind is Kind.IMAGE else []
     for key, sample in zip(keys, samples, strict=True):
         if definition.kind is Kind.IMAGE:
             payloads.append(sample.image)
@@ -243,6 +248,7 @@ def _commit(
             check_label(definition, value)
             payloads.append(encode_label(definition, value, _encoding(name)))
             valid.append(True)
+            labels.append(value)
         except SampleError as error:
             payloads.append(empty_label(definition))
             valid.append(False)
@@ -251,7 +257,8 @@ def _commit(
     extensions = [image_format(each.image) for each in samples] if name == "rgb" else None
     writer.commit(
         index, keys, payloads=payloads, valid=valid, failures=recorded, extensions=extensions,
-        inputs=digest, seconds=time.perf_counter() - started, worker="",
+        statistics=summarise(definition, labels, encoding=_encoding(name)), inputs=digest,
+        seconds=time.perf_counter() - started, worker="",
     )  # fmt: skip
 
 

@@ -204,8 +204,14 @@ def plan_corpus(config: CorpusConfig) -> ingesting.IngestPlan:
     )
 
 
-def run_plan(dataset: Dataset, plan: Plan, stage: str, title: str, timings: Timings) -> None:
-    """Do the work of a plan and publish what it made, in one step."""
+def run_plan(
+    dataset: Dataset, plan: Plan, stage: str, title: str, timings: Timings, aside: str = ""
+) -> None:
+    """Do the work of a plan and publish what it made, in one step.
+
+    Args:
+        aside: only put it aside, under this name.
+    """
     if plan.work:
         from fourmill.pipeline.engine import Engine
 
@@ -221,7 +227,10 @@ def run_plan(dataset: Dataset, plan: Plan, stage: str, title: str, timings: Timi
             )
     entries = [writer.finish() for each in plan.steps.values() for writer in each.writers.values()]
     message = f"{stage}: {', '.join(sorted(each.modality for each in entries))}"
-    dataset.publish(entries, message)
+    if aside:
+        dataset.put_aside(aside, entries, message)
+    else:
+        dataset.publish(entries, message)
 
 
 def describe_run(config: RunConfig) -> list[str]:

@@ -22,11 +22,13 @@ _CROP = 0  # the centre square
 Cell = NDArray[np.uint8]
 
 
-def pick_rows(dataset: Dataset, count: int, split: str | None = None) -> list[tuple[int, int]]:
-    """(shard, row) of samples spread evenly over a split, or over all."""
+def pick_rows(
+    dataset: Dataset, count: int, split: str | None = None, shards: Sequence[int] = ()
+) -> list[tuple[int, int]]:
+    """(shard, row) of samples spread evenly over some shards, over a split, or over all."""
     places = [
         (index, row)
-        for index in dataset.shard_indices(split)
+        for index in shards or dataset.shard_indices(split)
         for row in range(dataset.shard("rgb", index).record.samples)
     ]
     steps = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)

@@ -21,6 +21,7 @@ from fourmill.manifests.labels import (
 )
 from fourmill.manifests.shards import Shard
 from fourmill.manifests.snapshots import Snapshot
+from fourmill.manifests.summaries import merge, summarise
 from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.steps import Outcome, Step, is_fixed_size
 from fourmill.pipeline.units import Excluded
@@ -44,6 +45,7 @@ class EncodedBlock:
     array: NDArray[Any] | None
     valid: list[bool]
     failures: list[Failure] = field(default_factory=list)
+    statistics: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -161,6 +163,7 @@ def encode_block(
     record = step.record(name)
     labels: list[Any] = []
     failures: list[Failure] = []
+    refused: list[object] = []
     for row, (key, given) in enumerate(zip(keys, outcomes, strict=True)):
         outcome = (excluded or {}).get(row, given)
         try:
@@ -171,6 +174,8 @@ def encode_block(
         except SampleError as error:
             labels.append(None)
             failures.append(failure(key, error))
+            if not isinstance(outcome, SampleError):
+                refused.append(outcome.get(name))
     valid = [each is not None for each in labels]
     payloads, array = None, None
     if is_fixed_size(definition):
@@ -186,8 +191,9 @@ def encode_block(
             empty if label is None else encode_label(definition, label, Encoding())
             for label in labels
         ]
+    statistics = summarise(definition, [e for e in labels if e is not None], refused)
     seconds += time.perf_counter() - started
-    return EncodedBlock(list(keys), payloads, array, valid, failures, seconds)
+    return EncodedBlock(list(keys), payloads, array, valid, failures, statistics, seconds)
 
 
 def commit_shard(
@@ -204,16 +210,11 @@ def commit_shard(
         array=np.concatenate(arrays) if arrays else None,
         valid=[v for each in blocks for v in each.valid],
         failures=failures,
-        statistics=token_statistics(np.concatenate(arrays)) if arrays else {},
+        statistics=merge(each.statistics for each in blocks),
         seconds=sum(each.seconds for each in blocks),
         worker=worker,
     )
     return len(failures)
-
-
-def token_statistics(tokens: NDArray[Any]) -> Mapping[str, Any]:
-    """How many different ids a shard of tokens uses."""
-    return {"distinct": int(np.unique(tokens).size)}
 
 
 def failure(key: str, error: SampleError) -> Failure:

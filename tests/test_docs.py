@@ -1,5 +1,6 @@
 """What README and docs print is true: commands run, programs run, links lead somewhere."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import skimage.data
 from PIL import Image
+
+from fourmill.manifests.dataset import Dataset
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -59,6 +62,47 @@ def test_the_walk_through_ones_own_folder_runs_as_printed(tmp_path):
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "a picture called" in shown.stdout
+
+
+_ONE_AFTER_ANOTHER = """
+import json, sys
+from fourmill.pipeline.cli import main
+from fourmill.pipeline.workers import ray_session
+
+with ray_session(cpus=2):
+    for words in json.loads(sys.argv[1]):
+        code = main(words)
+        print(json.dumps([words[0], code]), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.packages
+def test_the_walk_through_swapping_an_expert_runs_as_printed(tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    walk = [words[1:] for words in _commands(ROOT / "docs" / "relabelling.md", "fourmill")]
+    done = subprocess.run(
+        [sys.executable, "-c", _ONE_AFTER_ANOTHER, json.dumps(walk)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    codes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
+    # something is stale between the new edges and the new tokens: `status` says so by its code
+    assert codes == [[words[0], int(place == 5)] for place, words in enumerate(walk)], done.stderr
+    assert walk[5][0] == "status"
+    assert "tok_canny_edge@112 (stale: canny_edge changed)" in done.stdout
+    assert "make again: tok_canny_edge@112" in done.stderr
+    assert (tmp_path / "panel.png").stat().st_size > 10_000
+    dataset = Dataset.open(str(tmp_path / "demo/work/relabelling/dataset"))
+    assert len(dataset.log()) == 1
+    assert dataset.modalities["canny_edge"].producer.name == "edges"
+    assert {each.state for each in dataset.status().modalities} == {"current"}
+    assert dataset.verify(deep=True) == []
+    folders = {each.name for each in Path(dataset.url).iterdir() if each.is_dir()}
+    assert not [name for name in folders if "edges-fine" in name], folders
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -43,10 +43,14 @@ class CannyEdges(Labeler):
         return [{"canny_edge": canny(shrunk(sample["rgb"], _AREA))} for sample in batch]
 
 
-def canny(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
-    """255 on edges, 0 elsewhere."""
+def canny(rgb: UInt8[np.ndarray, "H W 3"], sigma: float = _SIGMA) -> UInt8[np.ndarray, "H W"]:
+    """255 on edges, 0 elsewhere.
+
+    Args:
+        sigma: of the smoothing before, in pixels.
+    """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    smooth = cv2.GaussianBlur(grey, (0, 0), _SIGMA)
+    smooth = cv2.GaussianBlur(grey, (0, 0), sigma)
     dx, dy = (cv2.Sobel(smooth, cv2.CV_16S, *order) for order in ((1, 0), (0, 1)))
     strength = np.hypot(dx.astype(np.float32), dy.astype(np.float32))
     # of flat walls and skies the median would be next to nothing, and every grain an edge

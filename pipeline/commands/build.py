@@ -76,6 +76,7 @@ def label(
     root: Positional[str],
     labeler: Annotated[tuple[str, ...], arg(aliases=["-l"])],
     relabel: bool = False,
+    aside: str = "",
     max_side: int = 512,
     keep: tuple[str, ...] = (),
     address: str | None = None,
@@ -90,6 +91,7 @@ def label(
         root: the dataset.
         labeler: names; `fourmill labelers` lists them. What they read from others is added.
         relabel: make new versions also of modalities that another labeler made; the old ones stay.
+        aside: a name to put what is made under; what is current stays so until `fourmill switch`.
         max_side: pixels of the long side that labelers see.
         keep: features to store that are otherwise only handed on.
         address: of a Ray cluster; none for this machine.
@@ -102,7 +104,7 @@ def label(
         _refuse_to_do_nothing(root, dataset, labeler)
     config = LabelConfig(labelers=tuple(names), max_side=max_side, keep=keep)
     steps = [LabelStep(each, config.max_side, config.keep) for each in config.labelers]
-    _run_steps(root, steps, "label", relabel, address, dry_run, json)
+    _run_steps(root, steps, "label", relabel, address, dry_run, json, aside)
 
 
 def tokenize(
@@ -237,12 +239,13 @@ def _run_steps(
     address: str | None,
     dry_run: bool,
     json: bool,
+    aside: str = "",
 ) -> None:
     timings = Timings()
     planned: list[Estimate | str] = []
     with ExitStack() as stack:
         for wave in waves(steps):
-            dataset = Dataset.open(root)
+            dataset = open_aside(root, aside)
             if dry_run and any(r not in dataset.modalities for r in _stored_reads(wave)):
                 planned += [f"{each.name}: when what it reads is there" for each in wave]
                 continue
@@ -256,13 +259,20 @@ def _run_steps(
                 stack.enter_context(ray_session(address))
             with timings.stage(stage) as row:
                 row.items = sum(plan.samples.values())
-                run_plan(dataset, plan, stage, f"{stage.capitalize()} {root}", timings)
+                title = f"{stage.capitalize()} {root}"
+                run_plan(dataset, plan, stage, title, timings, aside)
     what = {
-        "snapshot": Dataset.open(root).head.id,
+        "snapshot": open_aside(root, aside).head.id,
         "plan": [each if isinstance(each, str) else each.as_json() for each in planned],
         "timings": timings.as_json(),
     }
     _tell(what, json, "\n".join(map(str, planned)) or "nothing to do")
+
+
+def open_aside(root: str, name: str) -> Dataset:
+    """The dataset as it was put aside under a name, or as it is."""
+    dataset = Dataset.open(root)
+    return dataset.at(name) if name in dataset.names else dataset
 
 
 def _stored_reads(wave: Sequence[Step]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The verbs of a dataset's life: status, log, diff, verify, rollback, gc."""
+"""The verbs of a dataset's life: status, log, verify, rollback, gc."""
 
 import sys
 from collections import Counter
@@ -9,15 +9,21 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.errors import ConfigError
 from fourmill.pipeline.cli import write_json
+from fourmill.pipeline.commands.quality import as_json as quality_json
+from fourmill.pipeline.commands.quality import show as show_quality
 
 
-def status(root: Positional[str], failed: bool = False, json: bool = False) -> int:
+def status(
+    root: Positional[str], failed: bool = False, quality: bool = False, json: bool = False
+) -> int:
     """What is there: modalities, samples, failures, what is stale, what is unfinished.
 
     Args:
         root: the dataset.
         failed: list every failed sample with its reason.
+        quality: show what the labels look like, and what is odd about them; docs/quality.md.
         json: print JSON.
 
     Returns:
@@ -28,6 +34,7 @@ def status(root: Positional[str], failed: bool = False, json: bool = False) -> i
     failures = {
         each.modality: dataset.failures(each.modality) for each in state.modalities if each.failed
     }
+    looked = [] if dataset.is_empty or not quality else dataset.quality()
     code = int(any(each.is_stale for each in state.modalities) or bool(state.unfinished))
     if json:
         listed = {name: [asdict(each) for each in rows] for name, rows in failures.items()}
@@ -37,8 +44,10 @@ def status(root: Positional[str], failed: bool = False, json: bool = False) -> i
                 "snapshot": None if dataset.is_empty else dataset.head.id,
                 "modalities": [asdict(each) for each in state.modalities],
                 "unfinished": [asdict(each) for each in state.unfinished],
+                "aside": dataset.names,
                 "failures": listed,
             }
+            | ({"quality": quality_json(looked)} if quality else {})
         )
         return code
     out = _out()
@@ -54,6 +63,8 @@ def status(root: Positional[str], failed: bool = False, json: bool = False) -> i
             f"unfinished: {begun.folder} ({begun.producer}), {begun.shards_done} of "
             f"{begun.shards} shards"
         )
+    for name in dataset.names:
+        out.print(f"aside: {name}; `fourmill switch {root} {name}` makes it current", markup=False)
     for name, rows in failures.items():
         if failed:
             for row in rows:
@@ -61,6 +72,9 @@ def status(root: Positional[str], failed: bool = False, json: bool = False) -> i
         else:
             reasons = Counter(row.message for row in rows).most_common(1)
             out.print(f"{name}: {len(rows)} failed, most often: {reasons[0][0]}", markup=False)
+    if looked:
+        out.print()
+        show_quality(out, looked)
     return code
 
 
@@ -71,7 +85,8 @@ def log(root: Positional[str], json: bool = False) -> None:
         root: the dataset.
         json: print JSON.
     """
-    entries = Dataset.open(root).log()
+    dataset = Dataset.open(root)
+    entries = dataset.log()
     if json:
         write_json(
             [
@@ -87,37 +102,9 @@ def log(root: Positional[str], json: bool = False) -> None:
             each.snapshot.message,
         )  # fmt: skip
     _out().print(table)
-
-
-def diff(
-    root: Positional[str],
-    before: Positional[str],
-    after: Positional[str] = "HEAD",
-    json: bool = False,
-) -> None:
-    """What differs between two snapshots.
-
-    Args:
-        root: the dataset.
-        before: a snapshot's id or the beginning of it; `fourmill log` lists them.
-        after: another one.
-        json: print JSON.
-    """
-    changes = Dataset.open(root).diff(before, after)
-    if json:
-        write_json(
-            [
-                {"modality": each.modality, "kind": each.kind, "reasons": each.reasons,
-                 "before": each.before and each.before.folder,
-                 "after": each.after and each.after.folder}
-                for each in changes
-            ]
-        )  # fmt: skip
-        return
-    for each in changes:
-        _out().print(f"{each.kind:<8} {each.modality} {'; '.join(each.reasons)}", markup=False)
-    if not changes:
-        _out().print("no difference")
+    for name, id_ in dataset.names.items():
+        message = dataset.snapshot(name).message
+        _out().print(f"aside: {name} ({id_[:12]}), {message}", markup=False)
 
 
 def verify(root: Positional[str], deep: bool = False, json: bool = False) -> int:
@@ -147,7 +134,8 @@ def rollback(root: Positional[str], snapshot: Positional[str]) -> None:
 
     Args:
         root: the dataset.
-        snapshot: its id or the beginning of it; `fourmill log` lists them.
+        snapshot: the beginning of its id (`fourmill log` lists them), or `HEAD~1` for the one
+            before the current.
     """
     head = Dataset.open(root).rollback(snapshot)
     _out().print(f"current: {head.id[:12]}, {head.message}")
@@ -158,25 +146,48 @@ def gc(
     keep: int | None = None,
     unfinished: bool = False,
     dry_run: bool = False,
+    yes: bool = False,
     json: bool = False,
 ) -> None:
-    """Remove what no snapshot of the current chain needs.
+    """Remove what no snapshot of the current chain needs, after asking.
 
     Args:
         root: the dataset.
         keep: how many snapshots to keep; all by default.
         unfinished: also unfinished work that is younger than a day.
         dry_run: only say.
+        yes: do not ask.
         json: print JSON.
     """
-    garbage = Dataset.open(root).gc(dry_run=dry_run, keep=keep, unfinished=unfinished)
+    dataset = Dataset.open(root)
+    garbage = dataset.gc(dry_run=True, keep=keep, unfinished=unfinished)
+    total = human_bytes(sum(each.bytes for each in garbage))
+    if not json:
+        for each in garbage:
+            _out().print(f"{each.path}: {human_bytes(each.bytes)}, {each.reason}", markup=False)
+    is_agreed = not dry_run and bool(garbage) and (yes or _agrees(f"remove these {total}"))
+    if is_agreed:
+        garbage = dataset.gc(keep=keep, unfinished=unfinished)
+        total = human_bytes(sum(each.bytes for each in garbage))
     if json:
         write_json([asdict(each) for each in garbage])
-        return
-    for each in garbage:
-        _out().print(f"{each.path}: {human_bytes(each.bytes)}, {each.reason}", markup=False)
-    total = human_bytes(sum(each.bytes for each in garbage))
-    _out().print(f"{'would free' if dry_run else 'freed'} {total}")
+    else:
+        _out().print(f"{'freed' if is_agreed else 'would free'} {total}" if garbage else "nothing")
+
+
+def _agrees(what: str) -> bool:
+    """Ask on the terminal; where there is none, nobody can agree.
+
+    Raises:
+        ConfigError: it says what to pass instead.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"{what}? There is no terminal to ask on: pass --yes to do it, or --dry-run to look"
+        )
+    sys.stderr.write(f"{what}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def human_bytes(count: int | float) -> str:

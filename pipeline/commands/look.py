@@ -24,6 +24,7 @@ def view(
     keys: tuple[str, ...] = (),
     modalities: tuple[str, ...] = (),
     split: str | None = None,
+    shards: tuple[int, ...] = (),
     tokenizers: Path | None = None,
 ) -> None:
     """Look at samples with all their labels, side by side.
@@ -38,6 +39,7 @@ def view(
         keys: these samples instead.
         modalities: these columns; all that can be seen by default.
         split: of this split only.
+        shards: of these shards only.
         tokenizers: folder of tokenizers, to see tokens too.
     """
     from fourmill.pipeline.sheets import aligned_sheet, find_rows, pick_rows
@@ -46,7 +48,7 @@ def view(
     for name in modalities:
         dataset.shard(name, 0)  # refuses a name that is not there
     columns = list(modalities) or visible(dataset)
-    places = find_rows(dataset, keys) if keys else pick_rows(dataset, samples, split)
+    places = find_rows(dataset, keys) if keys else pick_rows(dataset, samples, split, shards)
     picture = aligned_sheet(dataset, places, columns, tokenizers)
     if png is not None:
         picture.save(png)
