@@ -170,9 +170,7 @@ class Bench:
             (decode_seconds(self.corpus, 2), self._engine_seconds([Probe()], cpus=2))
             for _ in range(self.options.repeats)
         ]
-        yield self._slower(
-            "engine/decode", pairs, "decoding alone in two processes", 1 / 0.9
-        )
+        yield self._slower("engine/decode", pairs, "decoding alone in two processes", 1 / 0.9)
 
     def experts(self) -> Iterator[Result]:
         """Five networks in one run, and the sum of what it cannot be without."""

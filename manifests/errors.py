@@ -8,7 +8,8 @@
     ├── DatasetError          a dataset root is not what it should be
     │   ├── ShardError        the bytes of one shard are not what its record says
     │   ├── AlignmentError    two versions disagree on the keys of a shard
-    │   └── SnapshotError     a manifest is missing, broken, or of an unknown schema
+    │   ├── SnapshotError     a manifest is missing, broken, or of an unknown schema
+    │   └── StoreError        an object store refuses, or cannot be reached
     ├── SampleError           one sample failed: it is recorded and marked, and the run goes on
     └── TrainingError         a training run cannot go on (a loss that is not finite, wrong data)
 
@@ -67,6 +68,10 @@ class AlignmentError(DatasetError):
 
 class SnapshotError(DatasetError):
     """A manifest is missing, broken, or of a schema that this version does not know."""
+
+
+class StoreError(DatasetError):
+    """An object store refuses, or cannot be reached, after all attempts."""
 
 
 class SampleError(FourmillError):

@@ -9,7 +9,7 @@ from fourmill.manifests.publishing import SNAPSHOTS, read_snapshot, snapshot_ids
 from fourmill.manifests.shards import shard_name
 from fourmill.manifests.snapshots import Lineage, Snapshot, VersionEntry
 from fourmill.manifests.storage import Storage
-from fourmill.manifests.tables import SHARD_TABLE, read_shard_table
+from fourmill.manifests.tables import find_shard_table, read_shard_table
 from fourmill.manifests.writing import read_commits, read_plan
 
 
@@ -180,9 +180,9 @@ def _unfinished(storage: Storage) -> list[Unfinished]:
         if folder in published or folder.startswith(".") or folder == SNAPSHOTS:
             continue
         lineage: Lineage | None
-        if storage.exists(f"{folder}/{SHARD_TABLE}"):
-            lineage = read_shard_table(storage, folder).entry
-            done = lineage.shards
+        table = find_shard_table(storage, folder)
+        if table is not None:
+            lineage, done = table.entry, len(table)
         else:
             lineage, done = read_plan(storage, folder), len(read_commits(storage, folder))
         if lineage is None:

@@ -3,11 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from fourmill.manifests.errors import AlignmentError, ConfigError, SnapshotError
+from fourmill.manifests.errors import (
+    AlignmentError,
+    ConfigError,
+    DatasetError,
+    SnapshotError,
+    StoreError,
+)
 from fourmill.manifests.shards import shard_name
 from fourmill.manifests.snapshots import Lineage, Snapshot, VersionEntry
 from fourmill.manifests.storage import Storage
-from fourmill.manifests.tables import SHARD_TABLE, read_shard_table
+from fourmill.manifests.tables import find_shard_table, read_shard_table
 from fourmill.manifests.writing import RECORDS, read_plan
 
 HEAD = "HEAD"
@@ -110,7 +116,12 @@ def _is_foreign(storage: Storage, folder: str) -> bool:
 
 def is_version_folder(storage: Storage, folder: str) -> bool:
     """Whether a folder under the root holds a version, begun or complete."""
-    return storage.exists(f"{folder}/{SHARD_TABLE}") or read_plan(storage, folder) is not None
+    try:
+        return _holder(storage, folder) is not None
+    except StoreError:
+        raise
+    except DatasetError:  # a shard table that is not readable is a shard table
+        return True
 
 
 def choose_folder(storage: Storage, name: str, lineage: Lineage) -> str:
@@ -128,9 +139,8 @@ def choose_folder(storage: Storage, name: str, lineage: Lineage) -> str:
 
 def _holder(storage: Storage, folder: str) -> Lineage | None:
     """The lineage of what a folder holds."""
-    if storage.exists(f"{folder}/{SHARD_TABLE}"):
-        return read_shard_table(storage, folder).entry
-    return read_plan(storage, folder)
+    table = find_shard_table(storage, folder)
+    return table.entry if table is not None else read_plan(storage, folder)
 
 
 def publish(

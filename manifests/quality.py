@@ -195,9 +195,7 @@ def _different(parts: Sequence[_Part]) -> dict[int, str]:
         far = max(_FAR, _TIMES_USUAL * float(np.median(distances)))
         for shard, distance in zip(full, distances.tolist(), strict=True):
             if distance > far:
-                found.setdefault(
-                    shard, f"its {spoken} differ from other shards' by {distance:.0%}"
-                )
+                found.setdefault(shard, f"its {spoken} differ from other shards' by {distance:.0%}")
     return found
 
 

@@ -15,10 +15,19 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
-from fourmill.manifests.errors import ConfigError, DatasetError, MissingPackageError
+from fourmill.manifests.errors import ConfigError, DatasetError, MissingPackageError, StoreError
 
 ASIDE = ".tmp"
+PART_BYTES = 16 * 2**20
+"""Of an upload to S3; files of twice this size and more go up in parts, several at a time."""
+
 _LOCK = ".publish.lock"
+_S3_CONFIG = {
+    "connect_timeout": 10,
+    "read_timeout": 60,  # seconds
+    "retries": {"mode": "standard", "max_attempts": 6},  # with growing pauses, some 20 s in all
+}
+_UPLOADS = 2  # a completed upload in parts whose answer was lost is unknown when asked for again
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,15 @@ class Storage:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") or "/"
         try:
-            self._fs, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
+            self._fs, root = fsspec.url_to_fs(
+                self.url, use_listings_cache=False, **_connection(self.url)
+            )
         except ImportError as error:
             raise MissingPackageError(f"{url}: {error}") from error
         except ValueError as error:
             raise ConfigError(f"{url}: {error}") from error
         self.is_local = isinstance(self._fs, LocalFileSystem)
+        self._is_s3 = "s3" in self._protocols
         self._root = str(root).rstrip("/")
 
     def full(self, path: str) -> str:
@@ -57,14 +69,24 @@ class Storage:
 
         Raises:
             FileNotFoundError: there is none.
+            StoreError: the object store refuses, or cannot be reached.
         """
-        return bytes(self._fs.cat_file(self._place(path)))
+        with self._talking(path):
+            return bytes(self._fs.cat_file(self._place(path), **self._in_one_request))
 
     def read_many(self, paths: Sequence[str]) -> list[bytes]:
         """The bytes of those files that are there, fetched together where that is faster."""
-        places = [self._place(path) for path in paths]
-        found = self._fs.cat(places, on_error="omit") if places else {}
-        return [bytes(found[place]) for place in places if place in found]
+        if not paths:
+            return []
+        with self._talking(os.path.dirname(paths[0])):
+            found = self._fs.cat(
+                [self._place(path) for path in paths], on_error="return", **self._in_one_request
+            )
+            for each in found.values():
+                if isinstance(each, Exception) and not isinstance(each, FileNotFoundError):
+                    raise each
+        contents = (found.get(self._place(path)) for path in paths)
+        return [bytes(each) for each in contents if isinstance(each, bytes)]
 
     def open_array(self, path: str) -> NDArray[np.uint8]:
         """The bytes of a file: memory-mapped from a disk, fetched from an object store.
@@ -74,12 +96,17 @@ class Storage:
         """
         if self.is_local and os.path.getsize(self._place(path)):
             return np.memmap(self._place(path), np.uint8, mode="r")
-        return np.frombuffer(self.read(path), np.uint8)
+        with self._talking(path):
+            return np.frombuffer(self._fs.cat_file(self._place(path)), np.uint8)
 
     def write(self, path: str, data: "bytes | memoryview") -> None:
-        """Put a file in place, whole, replacing what was there."""
+        """Put a file in place, whole, replacing what was there.
+
+        Raises:
+            StoreError: the object store refuses, or cannot be reached.
+        """
         if not self.is_local:
-            self._fs.pipe_file(self._place(path), bytes(data))
+            self._upload(path, bytes(data))
             return
         target = Path(self._place(path))
         aside = Path(self._place(f"{ASIDE}/{target.name}.{uuid.uuid4().hex}"))
@@ -108,14 +135,10 @@ class Storage:
         if self.is_local:
             with self._lock():
                 return self._compare_and_write(path, expected, data)
-        if "s3" in self._protocols:
-            return self._swap_s3(path, expected, data)
+        if self._is_s3:
+            with self._talking(path):
+                return self._swap_s3(path, expected, data)
         return self._compare_and_write(path, expected, data)
-
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
-        self._fs.invalidate_cache()
-        return bool(self._fs.isfile(self._place(path)))
 
     def files(self, folder: str = "") -> dict[str, FileInfo]:
         """Names of the files directly in a folder, sorted; empty if there is no such folder."""
@@ -136,7 +159,8 @@ class Storage:
     def find(self, folder: str) -> dict[str, FileInfo]:
         """All files below a folder, as paths under the root."""
         self._fs.invalidate_cache()
-        found = self._fs.find(self._place(folder), detail=True)
+        with self._talking(folder):
+            found = self._fs.find(self._place(folder), detail=True)
         start = len(self._place("")) + 1 if self._place("") else 0
         return {
             path[start:]: FileInfo(int(each["size"] or 0), _modified(each))
@@ -146,8 +170,13 @@ class Storage:
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all below it; what is not there is no error."""
         self._fs.invalidate_cache()
-        with suppress(FileNotFoundError):  # another may remove it in the same moment
+        with suppress(FileNotFoundError), self._talking(path):  # another may remove it just now
             self._fs.rm(self._place(path), recursive=True)
+
+    def remove_file(self, path: str) -> None:
+        """Remove one file, in one request; what is not there is no error."""
+        with suppress(FileNotFoundError), self._talking(path):
+            self._fs.rm_file(self._place(path))
 
     def _place(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
@@ -157,20 +186,55 @@ class Storage:
         protocol = self._fs.protocol
         return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
+    @property
+    def _in_one_request(self) -> dict[str, int]:
+        """Options for small files: do not ask for the size first, to fetch in parts."""
+        return {"max_concurrency": 1} if self._is_s3 else {}
+
+    @contextmanager
+    def _talking(self, path: str) -> Iterator[None]:
+        """Whatever a store says but that a file is not there, as one kind of error."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if self.is_local or isinstance(error, StoreError):
+                raise
+            raise StoreError(f"{self.full(path)}: {_complaint(error)}") from error
+
+    def _upload(self, path: str, data: bytes) -> None:
+        parts = {"chunksize": PART_BYTES} if self._is_s3 else {}
+        attempts = _UPLOADS if self._is_s3 and len(data) >= 2 * PART_BYTES else 1
+        for left in reversed(range(attempts)):
+            try:
+                with self._talking(path):
+                    self._fs.pipe_file(self._place(path), data, **parts)
+                return
+            except FileNotFoundError as error:
+                if not left:
+                    raise StoreError(
+                        f"{self.full(path)}: {error}; the bucket must be there beforehand"
+                    ) from error
+
     def _list(self, folder: str) -> list[dict[str, Any]]:
         self._fs.invalidate_cache()
         place = self._place(folder)
         while True:
             try:
-                entries = self._fs.ls(place, detail=True)
+                with self._talking(folder):
+                    entries = self._fs.ls(place, detail=True)
                 break
             except FileNotFoundError:  # of the folder, or of a file that vanished meanwhile
-                if not self._fs.isdir(place):
+                if not self.is_local or not self._fs.isdir(place):
                     return []
         return sorted((e for e in entries if e["name"].rstrip("/") != place), key=_name)
 
     def _compare_and_write(self, path: str, expected: bytes | None, data: bytes) -> bool:
-        found = self.read(path) if self.exists(path) else None
+        try:
+            found = self.read(path)
+        except FileNotFoundError:
+            found = None
         if found != expected:
             return False
         self.write(path, data)
@@ -188,7 +252,8 @@ class Storage:
             self._fs.pipe_file(place, data, **conditions)
         except OSError as error:
             if isinstance(error, FileExistsError) or _lost_race(error):
-                return False
+                # ours, if it got there and only the answer was lost: it was sent again since
+                return self.read(path) == data
             raise
         return True
 
@@ -200,6 +265,20 @@ class Storage:
         with place.open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+
+def _connection(url: str) -> dict[str, Any]:
+    """Options for S3, unless fsspec's own configuration has some."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    configured = fsspec.config.conf.get("s3", {})
+    return {} if "config_kwargs" in configured else {"config_kwargs": _S3_CONFIG}
+
+
+def _complaint(error: Exception) -> str:
+    if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
+        return f"the store refuses ({error}): check the credentials"
+    return f"the store fails, after several attempts: {type(error).__name__}: {error}"
 
 
 def _lost_race(error: OSError) -> bool:

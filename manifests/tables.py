@@ -105,19 +105,35 @@ def write_tables(
     _write(storage, f"{entry.folder}/{SHARD_TABLE}", rows, schema)
 
 
+def find_shard_table(storage: Storage, folder: str) -> ShardTable | None:
+    """The shard table of a version; `None` if it is not complete.
+
+    Raises:
+        DatasetError: it is not readable.
+    """
+    path = f"{folder}/{SHARD_TABLE}"
+    try:
+        data = storage.read(path)
+    except FileNotFoundError:
+        return None
+    table = _parse(data, storage.full(path), _SHARD_SCHEMA)
+    try:
+        entry = VersionEntry.model_validate_json((table.schema.metadata or {}).get(_ENTRY, b""))
+    except ValidationError as error:
+        raise DatasetError(f"{storage.full(path)}: it names no version: {error}") from error
+    return ShardTable(table, entry)
+
+
 def read_shard_table(storage: Storage, folder: str) -> ShardTable:
     """The shard table of a complete version.
 
     Raises:
         DatasetError: there is none, or it is not readable.
     """
-    path = f"{folder}/{SHARD_TABLE}"
-    table = _read(storage, path, _SHARD_SCHEMA)
-    try:
-        entry = VersionEntry.model_validate_json((table.schema.metadata or {}).get(_ENTRY, b""))
-    except ValidationError as error:
-        raise DatasetError(f"{storage.full(path)}: it names no version: {error}") from error
-    return ShardTable(table, entry)
+    table = find_shard_table(storage, folder)
+    if table is None:
+        raise DatasetError(f"{storage.full(f'{folder}/{SHARD_TABLE}')} is missing")
+    return table
 
 
 def read_failures(storage: Storage, folder: str) -> list[Failure]:
@@ -126,7 +142,12 @@ def read_failures(storage: Storage, folder: str) -> list[Failure]:
     Raises:
         DatasetError: there is no table, or it is not readable.
     """
-    rows = _read(storage, f"{folder}/{FAILED_TABLE}", _FAILED_SCHEMA).to_pylist()
+    path = f"{folder}/{FAILED_TABLE}"
+    try:
+        data = storage.read(path)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{storage.full(path)} is missing") from error
+    rows = _parse(data, storage.full(path), _FAILED_SCHEMA).to_pylist()
     return [Failure(row["key"], row["stage"], row["error"], row["message"]) for row in rows]
 
 
@@ -136,14 +157,12 @@ def _write(storage: Storage, path: str, rows: list[dict[str, Any]], schema: pa.S
     storage.write(path, buffer.getvalue())
 
 
-def _read(storage: Storage, path: str, schema: pa.Schema) -> pa.Table:
+def _parse(data: bytes, place: str, schema: pa.Schema) -> pa.Table:
     try:
         # small: starting threads would take longer than reading
-        table = pq.read_table(io.BytesIO(storage.read(path)), use_threads=False)
-    except FileNotFoundError as error:
-        raise DatasetError(f"{storage.full(path)} is missing") from error
+        table = pq.read_table(io.BytesIO(data), use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{storage.full(path)}: not readable: {error}") from error
+        raise DatasetError(f"{place}: not readable: {error}") from error
     if not table.schema.equals(schema):
-        raise DatasetError(f"{storage.full(path)}: its columns are not those of a fourmill table")
+        raise DatasetError(f"{place}: its columns are not those of a fourmill table")
     return table

@@ -16,10 +16,10 @@ from fourmill.manifests.shards import ShardRecord, shard_name
 from fourmill.manifests.snapshots import Lineage, Record, VersionEntry
 from fourmill.manifests.storage import Storage
 from fourmill.manifests.tables import (
-    SHARD_TABLE,
     Failure,
     ShardTable,
     contents_digest,
+    find_shard_table,
     read_shard_table,
     write_tables,
 )
@@ -208,7 +208,7 @@ class VersionWriter:
         commit = Commit(record=record, failures=tuple(failures))
         place = _record_path(self.folder, record.index)
         self._begin()
-        self._storage.remove(place)  # it must not vouch for bytes that it has not seen
+        self._storage.remove_file(place)  # it must not vouch for bytes that it has not seen
         self._storage.write(self._path(record.index), data)
         self._storage.write(place, commit.model_dump_json().encode())
 
@@ -216,9 +216,11 @@ class VersionWriter:
         """Say what the folder is to hold before anything else is in it."""
         if self._has_begun:
             return
-        plan = self.lineage.model_dump_json().encode()
-        self._storage.swap(_plan_path(self.folder), None, plan)
         begun = read_plan(self._storage, self.folder)
+        if begun is None:
+            plan = self.lineage.model_dump_json().encode()
+            self._storage.swap(_plan_path(self.folder), None, plan)
+            begun = read_plan(self._storage, self.folder)
         if begun is None or begun.identity != self.lineage.identity:
             raise DatasetError(
                 f"{self._storage.full(self.folder)}: somebody else began another version here: "
@@ -262,10 +264,8 @@ class VersionWriter:
         return read_commits(self._storage, self.folder)
 
     def _finished_table(self) -> ShardTable | None:
-        if not self._storage.exists(f"{self.folder}/{SHARD_TABLE}"):
-            return None
-        table = read_shard_table(self._storage, self.folder)
-        return table if table.entry.identity == self.lineage.identity else None
+        table = find_shard_table(self._storage, self.folder)
+        return table if table and table.entry.identity == self.lineage.identity else None
 
 
 def read_plan(storage: Storage, folder: str) -> Lineage | None:

@@ -63,9 +63,7 @@ class _Part:
     tallies: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     worst: list[Differing] = field(default_factory=list)
 
-    def note(
-        self, sample: Differing, tallies: Mapping[str, NDArray[np.int64]], most: int
-    ) -> None:
+    def note(self, sample: Differing, tallies: Mapping[str, NDArray[np.int64]], most: int) -> None:
         """Take in one sample that has both labels."""
         sums = {name: each for name, each in sample.measures.items() if not math.isnan(each)}
         worst = [sample] if self.headline in sums else []

@@ -1,9 +1,9 @@
 """Conditions that a mark puts to samples: what they say, and what they measure.
 
-    score(det) >= 0.5                        the best score of the sample's boxes or entries
-    count(caption) >= 3                      how many words, boxes, instances or entries it has
-    agreement(depth, depth:finer) >= 0.9     of two modalities, or of two snapshots' versions
-    metadata.brightness > 30                 a number in a structure
+score(det) >= 0.5                        the best score of the sample's boxes or entries
+count(caption) >= 3                      how many words, boxes, instances or entries it has
+agreement(depth, depth:finer) >= 0.9     of two modalities, or of two snapshots' versions
+metadata.brightness > 30                 a number in a structure
 """
 
 import math

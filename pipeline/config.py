@@ -19,11 +19,68 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FilterConfig(_Section):
+    """What of a corpus is left out; each is listed with its reason, as failed samples are."""
+
+    min_side: int = Field(default=0, ge=0, description="pixels that the short side has at least")
+    max_aspect: float = Field(
+        default=0, ge=0, description="most long side / short side; 0 for any (then not below 1)"
+    )
+    min_scores: dict[str, float] = Field(
+        default_factory=dict,
+        description="least value by score of the corpus, such as clip_similarity_vitl14",
+    )
+    max_scores: dict[str, float] = Field(
+        default_factory=dict, description="greatest value by score, such as watermark_score"
+    )
+    duplicates: int | None = Field(
+        default=None,
+        ge=0,
+        le=4,
+        description="leave out near duplicates: most of 64 bits of the perceptual hash that differ",
+    )
+
+
+class DownloadConfig(_Section):
+    """How the pictures of a list of URLs are fetched."""
+
+    keep: str | None = Field(
+        default=None,
+        description="where answers are kept as they came, any fsspec URL; none: in the dataset",
+    )
+    connections: int = Field(default=64, ge=1, description="at once, in one process")
+    per_host: int = Field(
+        default=2, ge=1, description="connections to one host at once, in one process"
+    )
+    shards_at_once: int = Field(
+        default=4, ge=1, description="processes that fetch, on all machines together"
+    )
+    timeout_seconds: float = Field(default=20, gt=0, description="for one attempt")
+    retries: int = Field(default=2, ge=0, description="attempts after the first, where they help")
+    backoff_seconds: float = Field(
+        default=1, ge=0, description="pause before the second attempt, doubled each time"
+    )
+    max_wait_seconds: float = Field(
+        default=60, ge=0, description="longest pause that a host may ask for (Retry-After)"
+    )
+    max_bytes: int = Field(default=20_000_000, ge=1, description="larger answers are refused")
+    obey_opt_outs: bool = Field(
+        default=True, description="leave out what X-Robots-Tag or TDM-Reservation reserves"
+    )
+    allow: tuple[str, ...] = Field(
+        default=(), description="networks besides the public internet, such as 10.0.0.0/8"
+    )
+    user_agent: str = Field(
+        default="fourmill", min_length=1, description="the name we go by; add an address of yours"
+    )
+
+
 class CorpusConfig(_Section):
-    """Where the images come from, and how they are cut into shards."""
+    """Where the images come from, what is left out, and how they are cut into shards."""
 
     sources: tuple[str, ...] = Field(
-        description="folders, tars, parquet files (any fsspec URL), or builtin:NAME?option=value"
+        description="folders, tars, parquet files, lists of URLs (any fsspec URL), or "
+        "builtin:NAME?option=value"
     )
     samples_per_shard: int = Field(default=1000, ge=1, description="items per shard")
     held_out: float = Field(
@@ -35,6 +92,15 @@ class CorpusConfig(_Section):
     seed: int = Field(
         default=0, description="seed of the order of samples and of the held-out share"
     )
+    max_side: int = Field(
+        default=0,
+        ge=0,
+        description="larger pictures are scaled down to this long side, in pixels; 0 keeps all "
+        "bytes as they are",
+    )
+    licence: str = Field(default="", description="of samples whose source names none")
+    filters: FilterConfig = FilterConfig()
+    download: DownloadConfig = DownloadConfig()
 
 
 class LabelConfig(_Section):

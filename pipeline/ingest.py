@@ -9,7 +9,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from fourmill.manifests.dataset import Dataset, Failure, VersionWriter
@@ -17,7 +17,6 @@ from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.manifests.labels import (
     Encoding,
     check_label,
-    decode_image,
     empty_label,
     encode_label,
     image_format,
@@ -25,8 +24,8 @@ from fourmill.manifests.labels import (
 from fourmill.manifests.modalities import Kind, modality
 from fourmill.manifests.snapshots import Producer, Snapshot
 from fourmill.manifests.summaries import summarise
+from fourmill.pipeline.admission import Treatment, admit_all
 from fourmill.pipeline.sources.base import Item, RawSample, Source
-from fourmill.pipeline.sources.formats import as_supported
 from fourmill.pipeline.steps import code_version
 from fourmill.pipeline.work import failure
 
@@ -43,6 +42,8 @@ class IngestPlan:
     Attributes:
         shards: for every shard the source number and item of each sample.
         splits: name -> range of shards, `train` first.
+        treatment: what is left out, and what is scaled down.
+        shards_at_once: shards that are read at once; `None` for as many as there are CPUs.
     """
 
     sources: Sequence[Source]
@@ -50,6 +51,8 @@ class IngestPlan:
     splits: Mapping[str, list[tuple[int, int]]]
     producer: Producer
     modalities: Sequence[str] = field(default=())
+    treatment: Treatment = field(default_factory=Treatment)
+    shards_at_once: int | None = None
 
     @property
     def num_items(self) -> int:
@@ -75,31 +78,38 @@ def plan_ingest(
     samples_per_shard: int = 1000,
     held_out: float = 0.05,
     seed: int = 0,
+    treatment: Treatment | None = None,
+    shards_at_once: int | None = None,
 ) -> IngestPlan:
     """Items of all sources, split, mixed and cut into shards.
 
     Sources that know no split of their own hold out a share of their items, chosen by a hash of
     their names. Within a split the items are ordered by a hash too, so that every shard is a fair
-    sample of all sources.
+    sample of all sources; those that are read together are ordered together.
 
     Raises:
         SourceError: a source cannot be read.
     """
-    entries: dict[str, list[tuple[str, int, Item]]] = {}
+    treatment = treatment or Treatment()
+    names = source_names(sources)
+    entries: dict[str, list[tuple[str, str, int, Item]]] = {}
     digest = hashlib.sha256()
     for number, source in enumerate(sources):
         listing = source.listing()
-        orders = [_order(seed, source.name, item.name) for item in listing]
+        orders = [_order(seed, names[number], item.name) for item in listing]
         has_splits = any(item.split != "train" for item in listing)
         held = set() if has_splits else _held_out(orders, held_out)
+        groups = {each: _order(seed, names[number], each) for each in {i.group for i in listing}}
         for item, order in zip(listing, orders, strict=True):
             split = "val" if order in held else item.split
-            entries.setdefault(split, []).append((order, number, item))
+            together = groups[item.group] if item.group else order
+            entries.setdefault(split, []).append((together, order, number, item))
             digest.update(f"{number}\0{item.name}\0{split}\n".encode())
     shards: list[list[tuple[int, Item]]] = []
     splits: dict[str, list[tuple[int, int]]] = {}
     for split in sorted(entries, key=lambda each: (each != "train", each)):
-        chosen = [(number, item) for _, number, item in sorted(entries[split], key=lambda e: e[:2])]
+        ordered = sorted(entries[split], key=lambda each: each[:3])
+        chosen = [(number, item) for _, _, number, item in ordered]
         first = len(shards)
         shards += [
             chosen[start : start + samples_per_shard]
@@ -111,12 +121,23 @@ def plan_ingest(
         "listing_sha256": digest.hexdigest(),
         "samples_per_shard": samples_per_shard,
         "held_out": held_out,
+        **treatment.params,
     }
     producer = Producer(
         name="ingest", version="1", params=params, seed=seed, code_version=code_version()
     )
     exact = sorted({name for each in sources for name in each.label_modalities})
-    return IngestPlan(sources, shards, splits, producer, ("rgb", "caption", "source", *exact))
+    modalities = ("rgb", "caption", "source", *exact)
+    return IngestPlan(sources, shards, splits, producer, modalities, treatment, shards_at_once)
+
+
+def source_names(sources: Sequence[Source]) -> list[str]:
+    """Names that tell sources apart: of several folders, the second is `folder-2`."""
+    names = [each.name for each in sources]
+    return [
+        name if name not in names[:number] else f"{name}-{names[: number + 1].count(name)}"
+        for number, name in enumerate(names)
+    ]
 
 
 def ingest(
@@ -126,6 +147,7 @@ def ingest(
 
     Raises:
         ConfigError: the root holds a dataset made from something else.
+        SourceError: a source can no longer be read.
     """
     if not dataset.is_empty:
         refuse_other(dataset, plan)
@@ -142,27 +164,26 @@ def ingest(
             f"it with the same command, choose another root, or delete this one"
         )
     digests = [_shard_digest(plan, index) for index in range(len(plan.shards))]
-    missing = [
-        index for index in range(len(plan.shards))
-        if any(index not in each.done(inputs=digests) for each in writers.values())
-    ]  # fmt: skip
-    on_progress(sum(len(each) for i, each in enumerate(plan.shards) if i not in set(missing)), 0)
+    done = set.intersection(*(each.done(inputs=digests) for each in writers.values()))
+    missing = [index for index in range(len(plan.shards)) if index not in done]
+    on_progress(sum(len(plan.shards[index]) for index in done), 0)
     if missing:
-        import ray  # a second or two, which a run that has nothing to do must not take
-
+        # Ray takes a second or two, which a run that has nothing to do must not wait for
+        from fourmill.pipeline.duplicates import find_twins, forget_fingerprints
+        from fourmill.pipeline.tasks import run_tasks, share
         from fourmill.pipeline.workers import ray_session
 
         with ray_session(address):
-            task = ray.remote(num_cpus=1, max_retries=2)(ingest_shard)
-            sources = ray.put(plan.sources)
-            waiting = [
-                task.remote(sources, plan.shards[index], index, digests[index], writers)
+            sources = share(plan.sources)
+            twins = find_twins(dataset.url, plan, sources, digests)
+            calls = [
+                (sources, plan.shards[index], index, digests[index], writers, plan.treatment,
+                 twins.get(index, {}))
                 for index in missing
-            ]
-            while waiting:
-                finished, waiting = ray.wait(waiting, num_returns=1)
-                for items, failed in ray.get(finished):
-                    on_progress(items, failed)
+            ]  # fmt: skip
+            for items, failed in run_tasks(ingest_shard, calls, plan.shards_at_once):
+                on_progress(items, failed)
+        forget_fingerprints(dataset.url)
     entries = [each.finish() for each in writers.values()]
     return dataset.publish(entries, "ingest", splits=plan.splits)
 
@@ -191,27 +212,24 @@ def ingest_shard(
     index: int,
     digest: str,
     writers: Mapping[str, VersionWriter],
+    treatment: Treatment,
+    twins: Mapping[int, str],
 ) -> tuple[int, int]:
     """Read and write one shard of every modality; how many items there were and how many failed.
 
-    Images that cannot be decoded do not enter the dataset; they are recorded as failures of `rgb`
-    under their own names. What else a sample lacks is recorded and marked.
+    Images that cannot be decoded or are not wanted do not enter the dataset; they are recorded as
+    failures of `rgb` under their own names. What else a sample lacks is recorded and marked.
+
+    Args:
+        twins: rows that are near duplicates, and of what.
     """
     started = time.perf_counter()
-    keys: list[str] = []
-    samples: list[RawSample] = []
-    pictures: list[Any] = []  # small ones, for the statistics
-    broken: list[Failure] = []
-    for number, item in items:
-        try:
-            sample = sources[number].read(item)
-            sample = replace(sample, image=as_supported(sample.image))
-            pictures.append(decode_image(sample.image, max_side=64))
-        except SampleError as error:
-            broken.append(failure(item.name, error))
-            continue
-        keys.append(make_key(f"{sources[number].name}/{item.name}"))
-        samples.append(sample)
+    admitted, refused = admit_all(sources, items, treatment, twins)
+    broken = [failure(item.name, error) for item, error in refused]
+    names = source_names(sources)
+    keys = [make_key(f"{names[number]}/{each.item.name}") for number, each in admitted]
+    samples = [each.sample for _, each in admitted]
+    pictures = [each.thumbnail for _, each in admitted]
     for name, writer in writers.items():
         _commit(
             name, writer, index, digest, keys, samples, pictures,

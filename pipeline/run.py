@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.pipeline import ingest as ingesting
+from fourmill.pipeline.admission import Treatment
 from fourmill.pipeline.config import CorpusConfig, ImageTokenizerConfig, RunConfig
 from fourmill.pipeline.plan import Plan, plan_wave, waves
 from fourmill.pipeline.progress import Steps
 from fourmill.pipeline.sources.registry import open_source
+from fourmill.pipeline.sources.urls import UrlListSource
 from fourmill.pipeline.steps import CropStep, LabelStep, Step, TokenizeStep
 from fourmill.pipeline.timings import Timings
 
@@ -49,7 +51,7 @@ class Run:
             ConfigError: the root holds another dataset.
             SourceError: a source is not there.
         """
-        plan = plan_corpus(self.config.corpus)
+        plan = plan_corpus(self.config.corpus, self.config.root)
         dataset = Dataset.open(self.config.root, create=True)
         if not dataset.is_empty:
             ingesting.refuse_other(dataset, plan)
@@ -190,17 +192,24 @@ class Run:
         self._stack.enter_context(ray_session(self.config.address))
 
 
-def plan_corpus(config: CorpusConfig) -> ingesting.IngestPlan:
-    """What of the corpus goes where.
+def plan_corpus(config: CorpusConfig, root: str) -> ingesting.IngestPlan:
+    """What of the corpus goes where in the dataset under `root`.
 
     Raises:
         SourceError: a source is not there.
     """
+    archive = config.download.keep or f"{root.rstrip('/')}/.downloads"
+    sources = [
+        open_source(each, config.download, config.filters, archive) for each in config.sources
+    ]
+    downloads = any(isinstance(each, UrlListSource) for each in sources)
     return ingesting.plan_ingest(
-        [open_source(each) for each in config.sources],
+        sources,
         samples_per_shard=config.samples_per_shard,
         held_out=config.held_out,
         seed=config.seed,
+        treatment=Treatment(config.max_side, config.licence, config.filters),
+        shards_at_once=config.download.shards_at_once if downloads else None,
     )
 
 
@@ -237,7 +246,7 @@ def describe_run(config: RunConfig) -> list[str]:
     """What a run would do, in words, without doing any of it."""
     dataset = Dataset.open(config.root, create=True)
     if dataset.is_empty:
-        plan = plan_corpus(config.corpus)
+        plan = plan_corpus(config.corpus, config.root)
         return [
             f"ingest {plan.num_items} items into {len(plan.shards)} shards under {config.root}",
             f"label with {', '.join(config.label.labelers)}",

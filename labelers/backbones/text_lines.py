@@ -190,4 +190,3 @@ def _sides(corners: Corners) -> tuple[float, float]:
     """Width and height of a box, the longer of two opposite sides each."""
     ends = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     return float(max(ends[0], ends[2])), float(max(ends[1], ends[3]))
-

@@ -16,9 +16,7 @@ class SAM2(InstanceLabeler):
         summary="masks of all things and parts, without names, by SAM 2.1 Hiera-L",
         licence="Apache-2.0",
         citation="Ravi et al. 2024, SAM 2, arXiv:2408.00714",
-        hub=HubWeights(
-            "facebook/sam2.1-hiera-large", "665f8e2ad61cf5f53d65644ff27c8ee525124610"
-        ),
+        hub=HubWeights("facebook/sam2.1-hiera-large", "665f8e2ad61cf5f53d65644ff27c8ee525124610"),
         weights_mb=898,
         resources=Resources(gpus=0.5, memory_gib=8.0, batch_size=4),
     )

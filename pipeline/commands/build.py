@@ -12,16 +12,26 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.pipeline import ingest as ingesting
 from fourmill.pipeline.cli import write_json
-from fourmill.pipeline.config import CorpusConfig, LabelConfig, load_config
+from fourmill.pipeline.config import (
+    CorpusConfig,
+    DownloadConfig,
+    FilterConfig,
+    LabelConfig,
+    load_config,
+)
 from fourmill.pipeline.corpora.registry import names as corpora_names
 from fourmill.pipeline.corpora.registry import prefetch as fetch_corpora
 from fourmill.pipeline.estimates import Estimate, estimate
+from fourmill.pipeline.filters import STAGE as FILTERED
 from fourmill.pipeline.plan import plan_wave, waves
 from fourmill.pipeline.progress import Steps, console
 from fourmill.pipeline.run import Run, describe_run, plan_corpus, run_plan
 from fourmill.pipeline.sources.registry import open_source
 from fourmill.pipeline.steps import LabelStep, Step, TokenizeStep
 from fourmill.pipeline.timings import Timings
+
+_NO_FILTERS = FilterConfig()
+_DOWNLOAD = DownloadConfig()
 
 
 def ingest(
@@ -30,30 +40,40 @@ def ingest(
     samples_per_shard: int = 1000,
     held_out: float = 0.05,
     seed: int = 0,
+    max_side: int = 0,
+    licence: str = "",
+    filters: FilterConfig = _NO_FILTERS,
+    download: DownloadConfig = _DOWNLOAD,
     address: str | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Raw corpus → `rgb`, `caption` and what else the source has.
 
-    Examples: `fourmill ingest ~/Pictures data/mine`, `fourmill ingest "cc12m/*.tar" s3://b/cc12m`,
+    Examples: `fourmill ingest ~/Pictures data/mine`, `fourmill ingest cc12m.tsv s3://b/cc12m`,
     `fourmill ingest builtin:photos data/photos`.
 
     Args:
         source: a folder of images (captions in `a.txt` beside `a.jpg`, or in one CSV or JSON
-            table), tars, parquet files, or `builtin:NAME?option=value` (photos, composites, rooms).
+            table), tars, parquet files, a list of URLs (tsv, csv, parquet), or
+            `builtin:NAME?option=value` (photos, composites, rooms).
         root: the dataset to make; any fsspec URL.
         samples_per_shard: items in one shard.
         held_out: share of the items for the split `val`, where the source knows no split.
         seed: of the order of samples.
+        max_side: larger pictures are scaled down to this long side; 0 keeps all bytes as they are.
+        licence: of samples whose source names none.
+        filters: what is left out, listed like what fails.
+        download: how the pictures of a list of URLs are fetched.
         address: of a Ray cluster; none for this machine.
         dry_run: only say what would be done.
         json: print what was done as JSON.
     """
     config = CorpusConfig(
-        sources=(source,), samples_per_shard=samples_per_shard, held_out=held_out, seed=seed
-    )
-    plan = plan_corpus(config)
+        sources=(source,), samples_per_shard=samples_per_shard, held_out=held_out, seed=seed,
+        max_side=max_side, licence=licence, filters=filters, download=download,
+    )  # fmt: skip
+    plan = plan_corpus(config, root)
     if dry_run:
         what = {"items": plan.num_items, "shards": len(plan.shards), "modalities": plan.modalities}
         return _tell(what, json, f"{plan.num_items} items into {len(plan.shards)} shards: "
@@ -67,9 +87,13 @@ def ingest(
             on_progress=lambda done, failed: bars.advance("ingest", done, failed),
         )
     rgb = snapshot.modalities["rgb"]
-    what = {"snapshot": snapshot.id, "samples": rgb.samples, "failed": rgb.failed}
-    return _tell(what, json, f"{rgb.samples} samples, {rgb.failed} unreadable; `fourmill status "
-                             f"{root} --failed` lists what failed")  # fmt: skip
+    filtered = sum(each.stage == FILTERED for each in dataset.failures("rgb"))
+    failed = rgb.failed - filtered
+    what = {
+        "snapshot": snapshot.id, "samples": rgb.samples, "failed": failed, "filtered": filtered
+    }  # fmt: skip
+    return _tell(what, json, f"{rgb.samples} samples, {failed} unreadable, {filtered} left out by "
+                             f"filters; `fourmill status {root} --failed` lists them")  # fmt: skip
 
 
 def label(

@@ -133,8 +133,7 @@ def show_agreement(out: Console, found: Agreement) -> None:
     _rows(out, "over all", found.over_all)
     if found.worst:
         listed = ", ".join(
-            f"{each.key} ({each.measures[found.headline]:.2f})"
-            for each in found.worst[:_SHOWN]
+            f"{each.key} ({each.measures[found.headline]:.2f})" for each in found.worst[:_SHOWN]
         )
         out.print(f"  least {_spoken(found.headline)}: {listed}", markup=False)
 

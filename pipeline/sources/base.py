@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import Label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One entry of a listing.
 
@@ -15,11 +16,14 @@ class Item:
         name: unique in its source and stable over time: a relative path, a member's key, an index.
         split: `train`, or a held-out split; items of different splits never share a shard.
         where: whatever the source needs to read it; picklable, not interpreted by others.
+        group: items that are read together, such as the rows of a parquet row group, stay together
+            in shards; `""` for those that cost the same anywhere.
     """
 
     name: str
     split: str = "train"
     where: Any = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class RawSample:
     caption: str | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=dict)
+
+
+Reading = RawSample | SampleError
+"""What reading an item ends in."""
 
 
 @runtime_checkable
@@ -68,3 +76,29 @@ class Source(Protocol):
         Raises:
             SampleError: this item cannot be read; the others can.
         """
+
+
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """A corpus that reads many items in less time than one by one."""
+
+    def read_many(self, items: Sequence[Item]) -> Sequence[Reading]:
+        """The items' samples, or what kept each from being read, in their order.
+
+        Raises:
+            SourceError: nothing at all can be read.
+        """
+
+
+def read_all(source: Source, items: Sequence[Item]) -> Sequence[Reading]:
+    """The items' samples, or what kept each from being read, in their order."""
+    if isinstance(source, BatchSource):
+        return source.read_many(items)
+    return [_read(source, each) for each in items]
+
+
+def _read(source: Source, item: Item) -> Reading:
+    try:
+        return source.read(item)
+    except SampleError as error:
+        return error

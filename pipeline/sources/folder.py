@@ -11,22 +11,25 @@ from typing import Any
 import fsspec
 
 from fourmill.manifests.errors import SampleError, SourceError
-from fourmill.pipeline.sources.base import Item, RawSample
+from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.origin import CAPTION_COLUMNS, caption_of, origin_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+SIDECARS = (".txt", ".caption", ".json")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 NAME_COLUMNS = ("file_name", "filename", "file", "image", "image_path", "path", "name")
-CAPTION_COLUMNS = ("caption", "text", "title", "description", "alt")
+_TOGETHER = 32  # items whose files are fetched at once
 
 
 @dataclass(frozen=True)
 class FolderSource:
     """All images below a folder (any fsspec URL), in subfolders too.
 
-    The caption of `a/b.jpg` is, in this order, the text of `a/b.txt` (or `a/b.caption`), or its row
-    in a table at the top of the folder: CSV, TSV, JSON or JSON lines with a column of file names
-    (`file_name`, `image`, …) and one of captions (`caption`, `text`, …), or a JSON object from file
-    name to caption.
+    The caption of `a/b.jpg` is, in this order, the text of `a/b.txt` (or `a/b.caption`), the
+    caption in `a/b.json`, which may name URL, licence and creator as well, or its row in a table at
+    the top of the folder: CSV, TSV, JSON or JSON lines with a column of file names (`file_name`,
+    `image`, …) and one of captions (`caption`, `text`, …), or a JSON object from file name to
+    caption.
     """
 
     path: str
@@ -51,13 +54,9 @@ class FolderSource:
             path = PurePosixPath(name)
             if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
                 continue
-            sidecar = next(
-                (names[str(path.with_suffix(s))] for s in (".txt", ".caption")
-                 if str(path.with_suffix(s)) in names),
-                None,
-            )  # fmt: skip
+            beside = [names.get(str(path.with_suffix(each))) for each in SIDECARS]
             caption = table.get(name, table.get(path.name))
-            items.append(Item(name, where=(file, sidecar, caption)))
+            items.append(Item(name, where=(file, [each for each in beside if each], caption)))
         if not items:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             raise SourceError(f"{self.path}: no image in it or below it (looked for {suffixes})")
@@ -65,16 +64,21 @@ class FolderSource:
 
     def read(self, item: Item) -> RawSample:
         """The image's bytes as they are, and its caption if there is one."""
-        file, sidecar, caption = item.where
+        (reading,) = self.read_many([item])
+        if isinstance(reading, SampleError):
+            raise reading
+        return reading
+
+    def read_many(self, items: Sequence[Item]) -> list[Reading]:
+        """The images and captions; from an object store, some files at a time."""
         fs, _ = fsspec.core.url_to_fs(self.path)
-        try:
-            image = fs.cat_file(file)
-            if sidecar is not None:
-                caption = fs.cat_file(sidecar).decode("utf-8-sig", errors="replace")
-        except OSError as error:
-            raise SampleError("read", f"{item.name}: {error}") from error
-        caption = " ".join(caption.split()) if caption else None
-        return RawSample(image, caption or None, source={"file": item.name, "dataset": "folder"})
+        readings: list[Reading] = []
+        for start in range(0, len(items), _TOGETHER):
+            chosen = items[start : start + _TOGETHER]
+            files = [file for each in chosen for file in (each.where[0], *each.where[1])]
+            contents = fs.cat(files, on_error="return") if files else {}
+            readings += [_sample(each, contents) for each in chosen]
+        return readings
 
     def _caption_table(self, fs: Any, names: Mapping[str, str]) -> dict[str, str]:
         captions: dict[str, str] = {}
@@ -88,6 +92,34 @@ class FolderSource:
                         f"{self.path}/{name}: not a caption table: {error}"
                     ) from error
         return captions
+
+
+def _sample(item: Item, contents: Mapping[str, bytes | Exception]) -> Reading:
+    file, beside, caption = item.where
+    found = {each: contents[each] for each in (file, *beside)}
+    for each in found.values():
+        if isinstance(each, Exception):
+            return SampleError("read", f"{item.name}: {each}")
+    data = {name: bytes(each) for name, each in found.items() if not isinstance(each, Exception)}
+    source = {"file": item.name, "dataset": "folder"}
+    for name in reversed(beside):  # the first of them has the last word
+        text = data[name].decode("utf-8-sig", errors="replace")
+        if name.endswith(".json"):
+            record = _json_record(text)
+            caption = caption_of(record) or caption
+            source |= origin_of(record)
+        else:
+            caption = text
+    return RawSample(data[file], caption_of({"caption": caption}), source=source)
+
+
+def _json_record(text: str) -> dict[str, Any]:
+    """What a file beside an image says; what is no JSON object says nothing."""
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def read_captions(name: str, text: str) -> dict[str, str]:

@@ -1,26 +1,30 @@
 """Parquet files with the bytes of images in a column, as on dataset hubs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
-import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fourmill.manifests.errors import SampleError, SourceError
-from fourmill.pipeline.sources.base import Item, RawSample
-from fourmill.pipeline.sources.folder import CAPTION_COLUMNS
+from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.files import find_files, open_place
+from fourmill.pipeline.sources.origin import caption_of, origin_of
 
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "bytes", "image_bytes", "img")
-SOURCE_COLUMNS = ("url", "title", "licence", "license", "creator")
+_SPLIT = re.compile(r"(?:.*/)?(train|validation|valid|val|test)[-_.][^/]*")
+_SPLIT_NAMES = {"validation": "val", "valid": "val"}
 
 
 @dataclass(frozen=True)
 class ParquetSource:
     """One parquet file, or a folder or glob of them (any fsspec URL).
 
-    The image is a binary column, or a struct with a field `bytes`; the caption a string column.
+    The image is a binary column, or a struct with a field `bytes`; the caption a string column, or
+    a list of strings. Files named `validation-…` or `test-…`, as dataset hubs do, are splits.
     """
 
     path: str
@@ -34,63 +38,88 @@ class ParquetSource:
 
     def listing(self) -> list[Item]:
         """One item a row, from the files' footers alone."""
-        fs, root = fsspec.core.url_to_fs(self.path)
-        files = [root] if fs.isfile(root) else sorted(map(str, fs.glob(root)))
-        if fs.isdir(root):
-            files = sorted(each for each in map(str, fs.find(root)) if each.endswith(".parquet"))
-        if not files:
-            raise SourceError(f"{self.path}: no parquet file there")
         items = []
-        for file in files:
-            stem = file.rsplit("/", 1)[-1].removesuffix(".parquet")
+        fs, _ = open_place(self.path)
+        for file, label in find_files(self.path, ".parquet"):
+            named = _SPLIT.fullmatch(label)
+            split = _SPLIT_NAMES.get(named[1], named[1]) if named else "train"
             try:
                 with fs.open(file, "rb") as stream:
                     table = pq.ParquetFile(stream)
-                    _image_column(table.schema_arrow.names, file)
-                    groups = [
-                        table.metadata.row_group(g).num_rows for g in range(table.num_row_groups)
-                    ]
+                    image_column(table.schema_arrow.names, file)
+                    groups = row_groups(table)
             except (OSError, ValueError) as error:
-                items.append(Item(f"{stem}.parquet", where=(file, str(error), 0)))
+                items.append(Item(f"{label}.parquet", split, where=(file, str(error), 0)))
                 continue
-            starts = [sum(groups[:g]) for g in range(len(groups))]
             items += [
-                Item(f"{stem}/{start + row:09d}", where=(file, group, row))
-                for group, (start, rows) in enumerate(zip(starts, groups, strict=True))
+                Item(f"{label}/{start + row:09d}", split, (file, group, row), f"{label}#{group}")
+                for group, (start, rows) in enumerate(groups)
                 for row in range(rows)
             ]
         return items
 
     def read(self, item: Item) -> RawSample:
         """The row's image and text."""
-        file, group, row = item.where
-        if isinstance(group, str):
-            raise SampleError("read", f"{file}: not a readable parquet file: {group}")
-        rows = _row_group(self.path, file, group)
-        record = {name: column[row].as_py() for name, column in rows.items()}
-        image = record[_image_column(list(record), file)]
+        (reading,) = self.read_many([item])
+        if isinstance(reading, SampleError):
+            raise reading
+        return reading
+
+    def read_many(self, items: Sequence[Item]) -> list[Reading]:
+        """The rows' images and texts; each row group is read once."""
+        fs, _ = open_place(self.path)
+        readings: dict[str, Reading] = {}
+        ordered = sorted(items, key=lambda each: (each.where[0], str(each.where[1])))
+        for (file, group), members in groupby(ordered, key=lambda each: each.where[:2]):
+            chosen = list(members)
+            try:
+                if isinstance(group, str):
+                    raise ValueError(group)
+                records = read_rows(fs, file, group, [each.where[2] for each in chosen])
+            except (OSError, ValueError) as error:
+                reason = f"{file}: not a readable parquet file: {error}"
+                readings |= {each.name: SampleError("read", reason) for each in chosen}
+                continue
+            for item, record in zip(chosen, records, strict=True):
+                readings[item.name] = self._sample(item, record)
+        return [readings[each.name] for each in items]
+
+    def _sample(self, item: Item, record: Mapping[str, Any]) -> Reading:
+        image = record[image_column(list(record), item.where[0])]
         if isinstance(image, dict):
             image = image.get("bytes")
         if not isinstance(image, bytes):
-            raise SampleError("read", f"{item.name}: the image column holds no bytes")
-        caption = next((record[c] for c in CAPTION_COLUMNS if isinstance(record.get(c), str)), None)
-        origin = {c: str(record[c]) for c in SOURCE_COLUMNS if record.get(c)}
-        caption = " ".join(caption.split()) if caption else None
-        return RawSample(
-            image, caption or None, source={"file": item.name, "dataset": self.name, **origin}
-        )
+            return SampleError("read", f"{item.name}: the image column holds no bytes")
+        origin = origin_of(record)
+        source = {"file": item.name, "dataset": self.name, **origin}
+        return RawSample(image, caption_of(record), source=source)
 
 
-def _image_column(names: Sequence[str], file: str) -> str:
+def image_column(names: Sequence[str], file: str) -> str:
+    """The column of images.
+
+    Raises:
+        SourceError: there is none.
+    """
     for each in IMAGE_COLUMNS:
         if each in names:
             return each
     raise SourceError(f"{file}: no column of images (looked for {', '.join(IMAGE_COLUMNS)})")
 
 
-@lru_cache(maxsize=2)  # rows of one group are read one after another
-def _row_group(path: str, file: str, group: int) -> dict[str, Any]:
-    fs, _ = fsspec.core.url_to_fs(path)
+def row_groups(table: pq.ParquetFile) -> list[tuple[int, int]]:
+    """(number of the first row, rows) of each row group."""
+    rows = [table.metadata.row_group(each).num_rows for each in range(table.num_row_groups)]
+    return [(sum(rows[:group]), count) for group, count in enumerate(rows)]
+
+
+def read_rows(fs: Any, file: str, group: int, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows of one row group, as they are written.
+
+    Raises:
+        OSError: not readable.
+        ValueError: not parquet.
+    """
     with fs.open(file, "rb") as stream:
-        table = pq.ParquetFile(stream).read_row_group(group)
-    return {name: table.column(name) for name in table.column_names}
+        table: pa.Table = pq.ParquetFile(stream).read_row_group(group)
+    return list(table.take(list(rows)).to_pylist())

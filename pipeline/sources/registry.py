@@ -3,21 +3,34 @@
 from urllib.parse import parse_qsl
 
 import fsspec
+import pyarrow.parquet as pq
 
 from fourmill.manifests.errors import ConfigError, SourceError
+from fourmill.pipeline.config import DownloadConfig, FilterConfig
 from fourmill.pipeline.corpora.registry import open_builtin
 from fourmill.pipeline.sources.base import Source
+from fourmill.pipeline.sources.files import find_files, open_place
 from fourmill.pipeline.sources.folder import FolderSource
-from fourmill.pipeline.sources.parquet import ParquetSource
+from fourmill.pipeline.sources.lists import url_column
+from fourmill.pipeline.sources.parquet import IMAGE_COLUMNS, ParquetSource
+from fourmill.pipeline.sources.urls import UrlListSource
 from fourmill.pipeline.sources.webdataset import WebDatasetSource
 
 
-def open_source(text: str) -> Source:
+def open_source(
+    text: str,
+    download: DownloadConfig | None = None,
+    filters: FilterConfig | None = None,
+    archive: str = "",
+) -> Source:
     """The source that a user means.
 
     Args:
-        text: `builtin:NAME?option=value&…`; a `.tar` or `.parquet` file or glob; or a folder, which
-            may hold images, tars or parquet files.
+        text: `builtin:NAME?option=value&…`; a `.tar`, `.parquet`, `.tsv` or `.csv` file or glob; or
+            a folder, which may hold images, tars or parquet files.
+        download: how the pictures of a list of URLs are fetched.
+        filters: what of such a list need not be fetched.
+        archive: where answers are kept.
 
     Raises:
         ConfigError: an option that is not a whole number.
@@ -26,10 +39,14 @@ def open_source(text: str) -> Source:
     if text.startswith("builtin:"):
         name, _, query = text.removeprefix("builtin:").partition("?")
         return open_builtin(name, **_options(query, text))
-    if text.endswith(".tar"):
+    suffix = text[text.rfind(".") :]
+    if suffix == ".tar":
         return WebDatasetSource(text)
-    if text.endswith(".parquet"):
+    if suffix == ".parquet" and not _is_url_list(text):
         return ParquetSource(text)
+    settings = (download or DownloadConfig(), filters or FilterConfig(), archive)
+    if suffix in (".parquet", ".tsv", ".csv"):
+        return UrlListSource(text, suffix, *settings)
     fs, root = fsspec.core.url_to_fs(text)
     if not fs.exists(root):
         raise SourceError(
@@ -39,8 +56,24 @@ def open_source(text: str) -> Source:
     if any(each.endswith(".tar") for each in names):
         return WebDatasetSource(text)
     if any(each.endswith(".parquet") for each in names):
-        return ParquetSource(text)
+        return (
+            UrlListSource(text, ".parquet", *settings)
+            if _is_url_list(text)
+            else ParquetSource(text)
+        )
     return FolderSource(text)
+
+
+def _is_url_list(text: str) -> bool:
+    """Whether the first of some parquet files names pictures rather than holding them."""
+    fs, _ = open_place(text)
+    file, _ = find_files(text, ".parquet")[0]
+    try:
+        with fs.open(file, "rb") as stream:
+            names = pq.read_schema(stream).names
+    except (OSError, ValueError):
+        return False
+    return url_column(names) is not None and not set(names) & set(IMAGE_COLUMNS)
 
 
 def _options(query: str, text: str) -> dict[str, int]:

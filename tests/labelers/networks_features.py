@@ -47,8 +47,12 @@ def siglip2(folder: Path) -> None:
     small = {"num_hidden_layers": 1, "intermediate_size": 64, "num_attention_heads": 2}
     config = Siglip2Config(
         text_config={
-            **small, "hidden_size": 16, "vocab_size": 32, "projection_size": 768,
-            "bos_token_id": 2, "eos_token_id": 3,
+            **small,
+            "hidden_size": 16,
+            "vocab_size": 32,
+            "projection_size": 768,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
         },
         vision_config={**small, "hidden_size": 768, "num_patches": 256},
     )

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from fourmill.manifests.errors import ConfigError
-from fourmill.pipeline.config import load_config
+from fourmill.pipeline.config import CorpusConfig, DownloadConfig, FilterConfig, load_config
 
 GOOD = """
 root: data
@@ -46,3 +47,14 @@ def test_settings_are_replaced_by_their_dotted_names(tmp_path):
 def test_every_shipped_configuration_is_valid():
     folder = Path(__file__).parents[2] / "configs"
     assert [load_config(each).root for each in sorted(folder.glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("model", [CorpusConfig, FilterConfig, DownloadConfig])
+def test_every_field_of_a_corpus_is_on_the_page(model):
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    missing = [
+        name for name, field in model.model_fields.items()
+        if f"{name}`" not in page and not isinstance(field.default, BaseModel)
+    ]  # fmt: skip
+    assert missing == []
+    assert all(field.description or field.default for field in model.model_fields.values())

@@ -94,9 +94,7 @@ def test_pictures_of_any_mode_decode_upright_as_rgb(wild):
 
 
 def test_jpegs_are_kept_byte_for_byte(wild, wild_folder):
-    stored = {
-        each["source"]: each["rgb"] for each in wild.samples(["source", "rgb"], decode=False)
-    }
+    stored = {each["source"]: each["rgb"] for each in wild.samples(["source", "rgb"], decode=False)}
     original = (wild_folder / "rotated.jpg").read_bytes()
     assert original in stored.values()
     assert image_size(original)[0] > image_size(original)[1]

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fourmill.manifests.errors import SampleError, SourceError
-from fourmill.pipeline.sources.base import Source
+from fourmill.pipeline.ingest import source_names
+from fourmill.pipeline.sources.base import Source, read_all
 from fourmill.pipeline.sources.registry import open_source
 
 JSON_LINES = """
@@ -51,9 +52,7 @@ def test_a_caption_beside_the_image_wins_over_a_table(tmp_path, photographs):
     assert _read_all(open_source(str(tmp_path))) == {"a.jpg": "beside it"}
 
 
-def test_webdataset_tars_are_read_and_a_half_written_one_gives_what_is_whole(
-    tmp_path, photographs
-):
+def test_webdataset_tars_are_read_and_a_half_written_one_gives_what_is_whole(tmp_path, photographs):
     image = _jpeg(photographs["coffee"])
     path = tmp_path / "shard-0.tar"
     with tarfile.open(path, "w") as tar:
@@ -84,6 +83,89 @@ def test_parquet_with_image_bytes_is_read(tmp_path, photographs):
     (item,) = source.listing()
     sample = source.read(item)
     assert (sample.image, sample.caption) == (image, "a cat")
+
+
+def test_parquet_of_dataset_hubs_brings_its_splits_and_reads_each_row_group_once(
+    tmp_path, photographs, monkeypatch
+):
+    image = _jpeg(photographs["chelsea"].resize((60, 40)))
+    for name in ("train-00000-of-00001", "validation-00000-of-00001"):
+        rows = {
+            "image": [{"bytes": image, "path": f"{n}.jpg"} for n in range(6)],
+            "captions": [[f"cat {n}", "a cat"] for n in range(6)],
+            "license": ["CC0"] * 6,
+        }
+        pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet", row_group_size=2)
+    source = open_source(str(tmp_path))
+    items = source.listing()
+    assert [each.split for each in items] == ["train"] * 6 + ["val"] * 6
+    assert len({each.group for each in items}) == 6
+    opened = []
+    real = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda self, n: opened.append(n) or real(self, n)
+    )
+    readings = read_all(source, items[::-1])
+    assert [each.caption for each in readings] == [f"cat {n}" for n in (5, 4, 3, 2, 1, 0)] * 2
+    assert {each.source["licence"] for each in readings} == {"CC0"}
+    assert len(opened) == 6
+
+
+def test_the_output_of_img2dataset_is_read_by_the_list_that_it_left(tmp_path, photographs):
+    image = _jpeg(photographs["coffee"].resize((60, 40)))
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for number in (0, 2):
+            record = {"url": f"http://x.org/{number}.jpg", "key": f"{number:09d}", "caption": "no",
+                      "status": "success", "similarity": 0.5, "license": "CC-BY-4.0"}  # fmt: skip
+            for extension, data in (
+                ("jpg", image), ("txt", f"cup {number}".encode()),
+                ("json", json.dumps(record).encode()),
+            ):  # fmt: skip
+                member = tarfile.TarInfo(f"{number:09d}.{extension}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    keys = [f"{number:09d}" for number in range(4)]
+    status = ["success", "failed_to_download", "success", "success"]  # the last is not in the tar
+    table = {"url": ["http://x.org"] * 4, "key": keys, "status": status}
+    pq.write_table(pa.table(table), tmp_path / "00000.parquet")
+    (tmp_path / "00000_stats.json").write_text("{}")
+    source = open_source(str(tmp_path))
+    items = source.listing()
+    assert [each.name for each in items] == [f"00000/{number:09d}" for number in (0, 2, 3)]
+    first, second, missing = read_all(source, items)
+    assert [first.caption, second.caption] == ["cup 0", "cup 2"]
+    assert first.source == {
+        "file": "00000/000000000", "dataset": "webdataset", "url": "http://x.org/0.jpg",
+        "licence": "CC-BY-4.0", "similarity": "0.5",
+    }  # fmt: skip
+    assert "the tar does not hold it" in missing.reason
+
+
+def test_a_json_beside_the_image_names_its_origin(tmp_path, photographs):
+    (tmp_path / "a.jpg").write_bytes(_jpeg(photographs["coffee"].resize((60, 40))))
+    record = {"caption": "a cup", "url": "http://x.org/a.jpg", "author": "Ann", "license": "CC0"}
+    (tmp_path / "a.json").write_text(json.dumps(record))
+    source = open_source(str(tmp_path))
+    sample = source.read(source.listing()[0])
+    assert sample.caption == "a cup"
+    assert sample.source == {
+        "file": "a.jpg", "dataset": "folder", "url": "http://x.org/a.jpg", "creator": "Ann",
+        "licence": "CC0",
+    }  # fmt: skip
+
+
+def test_files_of_one_name_in_two_folders_stay_two_samples(tmp_path, photographs):
+    image = _jpeg(photographs["chelsea"].resize((60, 40)))
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        rows = {"image": [image], "text": [folder]}
+        pq.write_table(pa.table(rows), tmp_path / folder / "part.parquet")
+    below, both = (
+        open_source(str(tmp_path / "*" / "*.parquet")),
+        [open_source(str(tmp_path / folder)) for folder in ("one", "two")],
+    )
+    assert [each.name for each in below.listing()] == ["one/part/000000000", "two/part/000000000"]
+    assert source_names(both) == ["parquet", "parquet-2"]
 
 
 @pytest.mark.parametrize("what", ["nowhere", "empty"])
