@@ -13,6 +13,7 @@ reference implementation of 4M, whose own file loads too:
 import json
 import re
 import string
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -183,14 +184,37 @@ def train_vocabulary(captions: Iterable[str], vocab_size: int = 30_000) -> Vocab
 
 
 def _learn(captions: Sequence[str], room: int) -> list[str]:
-    """Characters and merged pieces in the order in which they were learned."""
+    """Characters and merged pieces in the order in which they were learned.
+
+    The trainer numbers characters as it meets them in a hash table, which is another order in every
+    process, and of two pairs that are equally frequent it merges the one with the lower numbers. So
+    it gets all characters numbered.
+    """
     learner = _with_text_rules(Tokenizer(WordPiece(unk_token="[UNK]")))
+    characters, singles = _characters(captions, learner)
     trainer = trainers.WordPieceTrainer(
-        vocab_size=room, min_frequency=2, limit_alphabet=_MAX_CHARACTERS, show_progress=False
-    )
+        vocab_size=room, min_frequency=2, show_progress=False, special_tokens=singles,
+        initial_alphabet=characters, limit_alphabet=len(characters),
+    )  # fmt: skip
     learner.train_from_iterator(captions, trainer)
     vocab: dict[str, int] = json.loads(learner.to_str())["model"]["vocab"]
     return sorted(vocab, key=vocab.__getitem__)
+
+
+def _characters(captions: Sequence[str], rules: Tokenizer) -> tuple[list[str], list[str]]:
+    """The most frequent characters, and the pieces of one of them that words begin and go on with,
+    both in the order of Unicode."""
+    counts: Counter[str] = Counter()
+    singles: set[str] = set()
+    for caption in captions:
+        text = rules.normalizer.normalize_str(caption)
+        for word, _ in rules.pre_tokenizer.pre_tokenize_str(text):
+            counts.update(word)
+            singles.add(word[0])
+            singles.update(f"##{each}" for each in word[1:])
+    chosen = sorted(counts, key=lambda each: (-counts[each], each))[:_MAX_CHARACTERS]
+    kept = set(chosen)
+    return sorted(chosen), sorted(each for each in singles if each[-1] in kept)
 
 
 def _with_text_rules(tokenizer: Tokenizer) -> Tokenizer:

@@ -84,8 +84,11 @@ def test_special_tokens_in_a_caption_are_plain_text(vocabulary):
 
 def test_a_vocabulary_is_the_same_whatever_the_order_or_the_process(tmp_path):
     program = (
-        "import sys, pathlib; from fourmill.tokenize.vocabulary import train_vocabulary\n"
+        "import random, sys, pathlib\n"
+        "from fourmill.tokenize.vocabulary import train_vocabulary\n"
         "captions = ['a man on a red bike', 'naïve cats and a man', 'the 日本の cat'] * 2\n"
+        "draw = random.Random(0).choices  # of many pairs that are equally frequent\n"
+        "captions += [''.join(draw('abcdefghijklmnop  ', k=40)) for _ in range(99)]\n"
         "train_vocabulary(captions[:: int(sys.argv[1])], 5000).save(pathlib.Path(sys.argv[2]))"
     )
     files = [tmp_path / "one.json", tmp_path / "other.json"]
