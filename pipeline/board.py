@@ -35,7 +35,7 @@ class OpenBlock:
         left: calls that still come.
     """
 
-    def __init__(self, shard: "OpenShard", rows: range, steps: list[str], left: int) -> None:
+    def __init__(self, shard: "OpenShard", rows: range, steps: list[str]) -> None:
         self.shard = shard
         self.rows = rows
         self.steps = steps
@@ -44,7 +44,7 @@ class OpenBlock:
         self.node = ""
         self.outcomes: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
-        self.left = left
+        self.left = 0
 
     @property
     def place(self) -> tuple[int, int]:
@@ -85,7 +85,11 @@ class OpenShard:
 
 
 class Board:
-    """Everything that is open, and what is still to come."""
+    """Everything that is open, and what is still to come.
+
+    Attributes:
+        num_coming: blocks that were not opened yet.
+    """
 
     def __init__(self, plan: Plan, block_samples: int = BLOCK_SAMPLES) -> None:
         self._plan = plan
@@ -97,7 +101,9 @@ class Board:
         self._next = next(self._coming, None)
         self._upstream = {name: plan.upstream(name) for name in plan.steps}
         self._remaining: Counter[str] = Counter()
+        self.num_coming = 0
         for shard, names in plan.work.items():
+            self.num_coming += self._num_blocks(shard)
             for name in names:
                 self._remaining[name] += self._num_blocks(shard)
 
@@ -139,6 +145,7 @@ class Board:
         while self._next is not None:
             shard, rows = self._next
             self._next = next(self._coming, None)
+            self.num_coming -= 1
             if shard not in self._given_up:
                 return self._open(self._shard(shard), rows)
         return None
@@ -160,11 +167,11 @@ class Board:
 
     def _open(self, shard: OpenShard, rows: range) -> OpenBlock:
         steps = self._needed(shard, rows.start)
-        encodes = sum(len(self.to_encode(shard, rows.start, name)) for name in steps)
         for unit, inquest in shard.inquests.items():
             if unit.start == rows.start:
                 inquest.abandon()
-        block = OpenBlock(shard, rows, steps, len(steps) + encodes)
+        block = OpenBlock(shard, rows, steps)
+        block.left = len(steps) + len(self.encodes(block))
         self._blocks[block.place] = block
         return block
 
@@ -183,6 +190,14 @@ class Board:
             return []  # it runs only to hand something on
         found = shard.encoded
         return [each for each in plan.writers if each in found and start not in found[each]]
+
+    def encodes(self, block: OpenBlock) -> list[tuple[str, str]]:
+        """(step, modality) of all that is to be encoded of a block."""
+        return [
+            (step, modality)
+            for step in block.steps
+            for modality in self.to_encode(block.shard, block.rows.start, step)
+        ]
 
     # -- progress ------------------------------------------------------------------------------
 

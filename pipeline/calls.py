@@ -12,7 +12,7 @@ from fourmill.pipeline.inquest import Inquest
 from fourmill.pipeline.plan import Plan
 from fourmill.pipeline.pools import Slot
 from fourmill.pipeline.remote import Tasks
-from fourmill.pipeline.units import WHOLE, Errand, Excluded, Trial, Unit
+from fourmill.pipeline.units import WHOLE, Errand, Excluded, Passage, Trial, Unit
 
 
 @dataclass(eq=False)
@@ -23,7 +23,7 @@ class Call:
         block: what it works on; `None` to commit.
         trial: the whole unit, or a part of it to see whether a worker survives it.
         slot: the worker that was asked.
-        made: what it makes, in the object store.
+        made: what it makes, in the object store; of a whole block a list.
     """
 
     unit: Unit
@@ -91,6 +91,20 @@ class Sender:
         actor = call.slot.actor
         method = (actor.autopsy if call.trial.is_autopsy else actor.run).options(num_returns=2)
         return method.remote(errand, *self._board.inputs(call.block, call.unit.step))
+
+    def _block(self, call: Call) -> Any:
+        assert call.block is not None
+        assert call.slot is not None
+        block = call.block
+        encodes = self._board.encodes(block)
+        passage = Passage(
+            self._plan.url, self._plan.snapshot_id, self._modalities(call.shard.index),
+            call.shard.index, block.rows, self._max_side,
+            {name: self._board.upstream(name) for name in block.steps}, encodes,
+        )  # fmt: skip
+        method = call.slot.actor.block.options(num_returns=len(encodes) + 1)
+        *made, done = method.remote(passage)
+        return made, done
 
     def _encode(self, call: Call) -> Any:
         assert call.block is not None

@@ -4,6 +4,9 @@
       one block            outputs stay in              one modality         one shard of one
       of one shard         the object store             of one block         version, once
 
+Where that way costs more than the steps do, a block stays in one worker from loading to encoding
+(docs/adr/0005-light-blocks-stay-in-one-worker.md); whatever goes wrong there is tried again apart.
+
 The driver owns every unit of work and its retries: the board says what is open, the crew who works,
 and this file what happens next. Blocks in flight are bounded, so memory is bounded whatever the
 size of shards and of the dataset.
@@ -18,12 +21,14 @@ from dataclasses import replace
 from functools import partial
 
 from fourmill.manifests.errors import FourmillError
+from fourmill.manifests.storage import Storage
 from fourmill.pipeline import faults
 from fourmill.pipeline.board import Board, Encoded, OpenBlock
 from fourmill.pipeline.calls import Call, Sender
 from fourmill.pipeline.crew import Crew, dead_nodes
 from fourmill.pipeline.faults import Fault
 from fourmill.pipeline.inquest import Inquest
+from fourmill.pipeline.pace import Pace
 from fourmill.pipeline.plan import Plan
 from fourmill.pipeline.remote import Arrivals
 from fourmill.pipeline.report import OnProgress, Report
@@ -52,8 +57,10 @@ class Engine:
         self._plan = plan
         self._on_progress = on_progress or (lambda *_: None)
         self._report = Report()
+        self._is_on_disk = Storage(plan.url).is_local
         self._board = Board(plan, block_samples)
         self._arrivals = Arrivals()
+        self._pace = Pace()
         self._later: list[tuple[float, int, Call]] = []
         self._numbers = itertools.count()
 
@@ -95,7 +102,10 @@ class Engine:
             block = self._board.admit()
             if block is None:
                 break
-            self._start(block)
+            if self._stays_together(block):
+                self._send(Call(block.unit("block", block.steps[0]), block.shard, block))
+            else:
+                self._load(block)
         while self._later and self._later[0][0] <= time.monotonic():
             self._send(heapq.heappop(self._later)[2])
         self._pools.rebalance()
@@ -107,19 +117,33 @@ class Engine:
                     break
                 pool.queue.popleft()
                 if slot is not None and self._is_wanted(call):
-                    self._crew.prepare(slot, call.unit.step)
+                    steps = call.block.steps if call.unit.kind == "block" else [call.unit.step]
+                    for step in steps:
+                        self._crew.prepare(slot, step)
                     call.slot = slot
                     slot.in_flight.append(call)
                     self._expect(call)
 
-    def _start(self, block: OpenBlock) -> None:
+    def _stays_together(self, block: OpenBlock) -> bool:
+        """Whether one worker is to do all of a block: its steps are light, no GPU and no network
+        would wait, and enough blocks are left for all workers to have some."""
+        pool, *others = {self._pools.of(name) for name in block.steps}
+        return (
+            not others
+            and not pool.demand.gpus
+            and self._is_on_disk
+            and self._board.num_coming >= pool.limit
+            and self._pace.is_light(block.steps)
+        )
+
+    def _load(self, block: OpenBlock) -> None:
         self._send(Call(block.unit("load"), block.shard, block))
 
     def _send(self, call: Call) -> None:
         """Begin a call, or have it wait for a worker."""
         if not self._is_wanted(call):
             return
-        if call.unit.kind == "run":
+        if call.unit.kind in ("run", "block"):
             self._pools.of(call.unit.step).queue.append(call)
         else:
             self._expect(call)
@@ -152,16 +176,13 @@ class Engine:
             getattr(self, f"_after_{call.unit.kind}")(call, call.block, future.result())
 
     def _after_load(self, call: Call, block: OpenBlock, done: Done) -> None:
+        self._pace.note_load(len(block.rows), done.seconds)
         for name in self._board.loaded(block, call.made, done):
             self._send(Call(block.unit("run", name), block.shard, block))
 
     def _after_run(self, call: Call, block: OpenBlock, done: Done) -> None:
         step = call.unit.step
-        declared = self._plan.steps[step].step.resources.batch_size
-        self._report.note_batch_size(step, done.batch_size, declared)
-        if self._board.count(block, step):
-            self._on_progress(step, done.samples, done.failed)
-            self._report.count(step, done)
+        self._note(block, step, done)
         block.seconds[step] = done.seconds
         for name in self._board.ran(block, step, call.made):
             self._send(Call(block.unit("run", name), block.shard, block))
@@ -170,11 +191,30 @@ class Engine:
         self._board.close_call(block)
 
     def _after_encode(self, call: Call, block: OpenBlock, done: Done) -> None:
-        modality = call.unit.modality
-        is_complete = self._board.encoded(block, modality, Encoded(call.made, done.node))
+        self._keep(block, call.unit.step, call.unit.modality, Encoded(call.made, done.node))
+
+    def _after_block(self, call: Call, block: OpenBlock, done: Done) -> None:
+        self._pace.note_load(len(block.rows), done.seconds)
+        encodes = self._board.encodes(block)
+        for step in block.steps:
+            self._note(block, step, done.steps[step])
+            self._board.close_call(block)
+        for (step, modality), made in zip(encodes, call.made, strict=True):
+            self._keep(block, step, modality, Encoded(made, done.node))
+
+    def _note(self, block: OpenBlock, step: str, done: Done) -> None:
+        self._pace.note_run(step, done.samples, done.seconds)
+        declared = self._plan.steps[step].step.resources.batch_size
+        self._report.note_batch_size(step, done.batch_size, declared)
+        if self._board.count(block, step):
+            self._on_progress(step, done.samples, done.failed)
+            self._report.count(step, done)
+
+    def _keep(self, block: OpenBlock, step: str, modality: str, encoded: Encoded) -> None:
+        is_complete = self._board.encoded(block, modality, encoded)
         self._board.close_call(block)
         if is_complete:
-            unit = Unit("commit", block.shard.index, 0, call.unit.step, modality)
+            unit = Unit("commit", block.shard.index, 0, step, modality)
             self._send(Call(unit, block.shard))
 
     def _after_commit(self, call: Call, _: None, done: Done) -> None:
@@ -189,6 +229,9 @@ class Engine:
         waited = call.slot is not None and call.slot.is_gone and not is_to_blame
         if waited or isinstance(faults.raised(error), NotPreparedError):
             self._send_again(call)  # it only waited behind something else
+        elif call.unit.kind == "block" and call.block is not None:
+            log.info("%s: %s; its steps are run apart", call.unit, faults.describe(error))
+            self._load(call.block)
         elif fault is Fault.LOST:
             self._rebuild(call, error)
         elif fault is Fault.DIED:
@@ -250,11 +293,11 @@ class Engine:
             return
         log.warning("%s: what it reads was lost; it is made again", call.unit)
         if call.block is not None:
-            self._start(self._board.reopen(call.block))
+            self._load(self._board.reopen(call.block))
             return
         lost = self._board.reopen_encoded(call.shard, call.unit.modality, dead_nodes())
         for block in lost:
-            self._start(block)
+            self._load(block)
         if not lost:  # the node is not yet known to be gone
             self._retry(call, error)
 

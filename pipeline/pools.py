@@ -1,9 +1,9 @@
 """Pools of workers, whose sizes follow the work that waits for them.
 
 A step that asks for a GPU or a runtime environment has a pool of its own; all others share one, in
-which any worker takes the next block of any step (docs/adr/0004-one-pool-for-cpu-steps.md). Pools grow while
-work waits and resources are free, shrink when workers have nothing to do, and where there is too
-little for all at once (one GPU, two networks that need a whole one) they take turns.
+which any worker takes the next block of any step (docs/adr/0004-one-pool-for-cpu-steps.md). Pools
+grow while work waits and resources are free, shrink when workers have nothing to do, and where
+there is too little for all at once (one GPU, two networks that need a whole one) they take turns.
 """
 
 import time

@@ -6,6 +6,7 @@ went away, and would go round for ever; the engine can.
 """
 
 import queue
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -60,8 +61,10 @@ class Tasks:
 
 
 def _load(*arguments: Any) -> tuple[Block, Done]:
+    started = time.perf_counter()
     block = load_block(*arguments)
-    return block, Done(node_id(), keys=tuple(each["key"] for each in block))
+    keys = tuple(each["key"] for each in block)
+    return block, Done(node_id(), keys=keys, seconds=time.perf_counter() - started)
 
 
 def _load_autopsy(*arguments: Any) -> tuple[None, Done]:

@@ -1,19 +1,19 @@
 """The words of the engine and its workers: units of work, parts of them, and what comes back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from fourmill.manifests.errors import SampleError
 
-Kind = Literal["load", "run", "encode", "commit"]
+Kind = Literal["load", "run", "encode", "block", "commit"]
 
 Excluded = Mapping[int, SampleError]
 """Rows of a block that are not to be touched again, with the reason."""
 
 
 class Unit(NamedTuple):
-    """One piece of work: a block (or, to commit, a shard) at one stage.
+    """One piece of work: a block (or, to commit, a shard) at one stage, or a block at all of them.
 
     Attributes:
         start: row of the block's first sample in its shard.
@@ -63,12 +63,34 @@ class Errand:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """What a worker is asked to do with a block from its bytes to its labels' bytes.
+
+    Attributes:
+        modalities: to read.
+        steps: to run, in order, each with those whose outcomes it reads.
+        encodes: (step, modality) to encode.
+    """
+
+    url: str
+    snapshot_id: str
+    modalities: Sequence[str]
+    shard: int
+    rows: Sequence[int]
+    max_side: int
+    steps: Mapping[str, Sequence[str]]
+    encodes: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Done:
     """What a call tells the driver; all that is large stays in the object store.
 
     Attributes:
         node: where it ran.
         keys: of the block that was loaded.
+        seconds: that it took; of a passage, those of loading.
+        steps: of a passage, what each step tells.
         reason: why the last of the failed samples failed; of an autopsy, what happened.
         batch_size: that the step now gets, where its device ran out of memory; else 0.
     """
@@ -80,6 +102,7 @@ class Done:
     seconds: float = 0.0
     reason: str = ""
     batch_size: int = 0
+    steps: Mapping[str, "Done"] = field(default_factory=dict)
 
 
 class NotPreparedError(Exception):

@@ -16,8 +16,8 @@ from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.pipeline.autopsy import cause_of_death
 from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.steps import Outcome, Step
-from fourmill.pipeline.units import Done, Errand, NotPreparedError
-from fourmill.pipeline.work import Block, run_step
+from fourmill.pipeline.units import Done, Errand, NotPreparedError, Passage
+from fourmill.pipeline.work import Block, EncodedBlock, encode_block, load_block, run_step
 
 _LOCAL_STORE_BYTES = 1 << 30  # more is spilled to the disk
 
@@ -119,6 +119,33 @@ class Worker:
             batch_size=batches.size if batches.size < batches.step.resources.batch_size else 0,
         )
         return ([] if errand.rows is not None else outcomes), done
+
+    def block(self, passage: Passage) -> tuple[EncodedBlock | Done, ...]:
+        """The labels of a block, encoded, and what the driver counts: what `load`, `run` and
+        `encode` do, without a way through the object store between them.
+
+        Raises:
+            NotPreparedError: a step is not loaded.
+        """
+        if missing := passage.steps.keys() - self._prepared:
+            raise NotPreparedError(min(missing))
+        started = time.perf_counter()
+        block = load_block(
+            passage.url, passage.snapshot_id, passage.modalities, passage.shard, passage.rows,
+            passage.max_side,
+        )  # fmt: skip
+        loading = time.perf_counter() - started
+        keys = [each["key"] for each in block]
+        outcomes: dict[str, list[Outcome]] = {}
+        told: dict[str, Done] = {}
+        for name, upstream in passage.steps.items():
+            before = [outcomes[each] for each in upstream]
+            outcomes[name], told[name] = self.run(Errand(name), block, *before)
+        encoded = [
+            encode_block(self._steps[name], modality, keys, outcomes[name], told[name].seconds)
+            for name, modality in passage.encodes
+        ]
+        return *encoded, Done(node_id(), seconds=loading, steps=told)
 
     def autopsy(
         self, errand: Errand, block: Block, *upstream: Sequence[Outcome]

@@ -113,7 +113,9 @@ def test_what_only_looks_does_not_wait_for_heavy_libraries():
 def test_a_modality_that_another_labeler_made_is_replaced_only_when_asked(make_root, capsys):
     dataset = make_root()
     canny = modality("canny_edge")
-    writer = dataset.writer(canny, Producer(name="pencil", version="1"), {}, dataset.head.num_shards)
+    writer = dataset.writer(
+        canny, Producer(name="pencil", version="1"), {}, dataset.head.num_shards
+    )
     blank = encode_label(canny, np.zeros((8, 8), np.uint8))
     for shard in range(dataset.head.num_shards):
         keys = dataset.shard("rgb", shard).keys

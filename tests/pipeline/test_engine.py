@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from fourmill.labelers.base import Sample
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, FourmillError
 from fourmill.manifests.snapshots import Producer
+from fourmill.pipeline import pace
 from fourmill.pipeline.engine import Engine
 from fourmill.pipeline.plan import plan_wave, waves
 from fourmill.pipeline.steps import Outcome, Step
@@ -102,6 +103,33 @@ def test_labels_come_out_aligned_and_a_second_run_has_nothing_to_do(make_root):
     head = dataset.head.id
     assert plan_wave(dataset, [Brightness()]).is_empty
     assert _run(root, [Copy(), Brightness()]).head.id == head
+
+
+def test_blocks_that_stay_in_one_worker_give_the_same_bytes(make_root, tmp_path, monkeypatch):
+    made = []
+    for light in (0.0, np.inf):
+        monkeypatch.setattr(pace, "LIGHT", light)
+        root = make_root(f"root-{light}").url
+        steps = [Brightness(dies_once=tmp_path / str(light), refuses="c")]
+        plan = plan_wave(Dataset.open(root), steps)
+        together = []
+        monkeypatch.setattr(Engine, "_after_block", _noting(Engine._after_block, together))
+        report = Engine(plan, block_samples=1).run()
+        assert report.deaths == 1
+        assert bool(together) == bool(light)
+        (writer,) = plan.steps["brightness"].writers.values()
+        made.append(Dataset.open(root).publish([writer.finish()], "label"))
+    apart, alike = (each.modalities["saliency"] for each in made)
+    assert apart.content_sha256 == alike.content_sha256
+    assert apart.failed == alike.failed > 0
+
+
+def _noting(function: Callable[..., None], calls: list[object]) -> Callable[..., None]:
+    def noting(*arguments: object) -> None:
+        calls.append(arguments)
+        function(*arguments)
+
+    return noting
 
 
 def test_a_sample_that_fails_is_recorded_alone_and_what_reads_it_says_so(make_root):

@@ -72,6 +72,9 @@ class World:
         killers: keys of samples that kill at a step, or at `load`.
         accidents: errors that the next calls of a kind meet, first come first served.
         unwritable: a shard that no store takes.
+        load_seconds: that loading a block takes; steps take none, so more than 0 is worth keeping
+            blocks together for.
+        together: (shard, first row) of blocks that stayed in one worker.
     """
 
     def __init__(self) -> None:
@@ -79,6 +82,8 @@ class World:
         self.killers: dict[str, set[str]] = {}
         self.accidents: dict[str, list[Exception]] = {}
         self.unwritable = -1
+        self.load_seconds = 0.0
+        self.together: list[tuple[int, int]] = []
         self.committed: list[tuple[str, int]] = []
         self.progress: Counter[str] = Counter()
 
@@ -104,7 +109,7 @@ class World:
         keys = tuple(f"{shard}-{row}" for row in rows)
         if self.kills("load", [key for at, key in enumerate(keys) if at not in excluded]):
             return Ref(self), Ref(self, error=ray_errors.WorkerCrashedError())
-        return self.answer("load", keys, Done("node", keys=keys))
+        return self.answer("load", keys, Done("node", keys=keys, seconds=self.load_seconds))
 
     def load_autopsy(self, url, snapshot, modalities, shard, rows, side):
         dies = self.kills("load", [f"{shard}-{row}" for row in rows])
@@ -133,11 +138,14 @@ class Actor:
         act = getattr(self, f"do_{name}")
 
         def remote(*arguments: Any) -> Any:
-            made, done = (None, None) if self.is_dead else act(*arguments)
-            if done is None:
-                made, done = Ref(self.world), Ref(self.world, error=ray_errors.ActorDiedError())
+            answer = None if self.is_dead else act(*arguments)
+            if answer is None:
+                count = len(arguments[0].encodes) if name == "block" else 1
+                died = Ref(self.world, error=ray_errors.ActorDiedError())
+                answer = (*[Ref(self.world)] * count, died)
+            done = answer[-1]
             self.is_dead |= isinstance(done.error, ray_errors.ActorDiedError)
-            return done if name in ("start", "prepare") else (made, done)
+            return done if name in ("start", "prepare") else answer
 
         return _method(remote)
 
@@ -151,9 +159,19 @@ class Actor:
         rows = range(len(block.value)) if errand.rows is None else errand.rows
         keys = [block.value[row] for row in rows if row not in errand.excluded]
         if self.world.kills(errand.step, keys):
-            return None, None
+            return None
         done = Done("node", samples=len(rows), failed=len(errand.excluded))
         return self.world.answer(errand.step, None, done)
+
+    def do_block(self, passage):
+        keys = [f"{passage.shard}-{row}" for row in passage.rows]
+        if any(self.world.kills(name, keys) for name in ("load", *passage.steps)):
+            return None
+        told = {name: Done("node", samples=len(keys)) for name in passage.steps}
+        made, done = self.world.answer("block", tuple(keys), Done("node", steps=told))
+        if done.error is None:
+            self.world.together.append((passage.shard, passage.rows[0]))
+        return *(made for _ in passage.encodes), done
 
     def do_autopsy(self, errand, block, *upstream):
         dies = self.world.kills(errand.step, [block.value[row] for row in errand.rows])
@@ -170,10 +188,11 @@ def _keys(shard: int) -> tuple[str, ...]:
     return tuple(f"{shard}-{row}" for row in range(SAMPLES))
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
+@pytest.fixture(params=[False, True], ids=["apart", "together"])
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in which nothing goes wrong yet."""
     made = World()
+    made.load_seconds = float(request.param)
 
     class Told(Arrivals):
         def take(self, timeout):
@@ -232,6 +251,9 @@ def _run(world: World) -> Report:
 
 def test_every_step_is_run_and_committed_once(world):
     assert _run(world).deaths == 0
+    count = len(set(world.together))
+    assert count == len(world.together)
+    assert 5 <= count <= 11 if world.load_seconds else not count, "the first are a trial"
 
 
 def test_what_kills_at_a_step_fails_there_alone(world):
@@ -244,14 +266,14 @@ def test_what_kills_while_it_is_read_is_excluded_from_reading(world):
     _run(world)
 
 
-@pytest.mark.parametrize("kind", ["a", "b", "c", "start", "prepare", "autopsy"])
+@pytest.mark.parametrize("kind", ["a", "b", "c", "block", "start", "prepare", "autopsy"])
 def test_workers_that_are_killed_from_outside_are_replaced(world, kind):
     world.accidents = {kind: [ray_errors.ActorDiedError(), ray_errors.ActorDiedError()]}
     world.killers = {"c": {"1-1"}}
     assert _run(world).failed == {"a": 0, "b": 0, "c": 1}
 
 
-@pytest.mark.parametrize("kind", ["load", "encode", "commit"])
+@pytest.mark.parametrize("kind", ["load", "encode", "block", "commit"])
 @pytest.mark.parametrize("error", [OSError("no route"), ray_errors.WorkerCrashedError()])
 def test_tasks_that_fail_now_and_then_are_tried_again(world, kind, error):
     world.accidents = {kind: [error, error]}
