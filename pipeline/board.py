@@ -85,11 +85,7 @@ class OpenShard:
 
 
 class Board:
-    """Everything that is open, and what is still to come.
-
-    Attributes:
-        num_coming: blocks that were not opened yet.
-    """
+    """Everything that is open, and what is still to come."""
 
     def __init__(self, plan: Plan, block_samples: int = BLOCK_SAMPLES) -> None:
         self._plan = plan
@@ -101,9 +97,7 @@ class Board:
         self._next = next(self._coming, None)
         self._upstream = {name: plan.upstream(name) for name in plan.steps}
         self._remaining: Counter[str] = Counter()
-        self.num_coming = 0
         for shard, names in plan.work.items():
-            self.num_coming += self._num_blocks(shard)
             for name in names:
                 self._remaining[name] += self._num_blocks(shard)
 
@@ -145,7 +139,6 @@ class Board:
         while self._next is not None:
             shard, rows = self._next
             self._next = next(self._coming, None)
-            self.num_coming -= 1
             if shard not in self._given_up:
                 return self._open(self._shard(shard), rows)
         return None

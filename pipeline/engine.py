@@ -125,14 +125,13 @@ class Engine:
                     self._expect(call)
 
     def _stays_together(self, block: OpenBlock) -> bool:
-        """Whether one worker is to do all of a block: its steps are light, no GPU and no network
-        would wait, and enough blocks are left for all workers to have some."""
+        """Whether one worker is to do all of a block: its steps are light, and it is neither a GPU
+        nor an answer of a store that somebody would wait for meanwhile."""
         pool, *others = {self._pools.of(name) for name in block.steps}
         return (
             not others
             and not pool.demand.gpus
             and self._is_on_disk
-            and self._board.num_coming >= pool.limit
             and self._pace.is_light(block.steps)
         )
 

@@ -45,6 +45,8 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
             "num_cpus": cpus,
             "include_dashboard": False,
             "object_store_memory": _LOCAL_STORE_BYTES,
+            # those who encode and commit are needed again, and take a second of CPU to start
+            "_system_config": {"idle_worker_killing_time_threshold_ms": 60_000},
         }
     else:
         options |= {"address": address, "runtime_env": {"py_modules": [str(package_folder())]}}
