@@ -41,11 +41,10 @@ def test_a_benchmark_that_is_not_there_is_told(words, message, capsys):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_benchmark_of_the_engine_measures_all_its_parts():
-    command = [sys.executable, str(ENGINE), "--json", "--samples", "128", "--repeats", "1"]
-    command += ["--units", "300", "--shards", "20"]
+def test_the_benchmark_of_the_engine_measures_engine_and_driver():
+    # the other parts are these with networks, and take minutes
+    command = [sys.executable, str(ENGINE), "--json", "--samples", "32", "--repeats", "1"]
+    command += ["--units", "300", "--only", "decode", "driver"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     names = [json.loads(each)["name"].split("/")[1] for each in lines]
-    assert names == [
-        "overhead", "decode", "experts", "pools", "driver", "driver-flat", "driver-memory", "plan",
-    ]  # fmt: skip
+    assert names == ["decode", "driver", "driver-flat", "driver-memory"]

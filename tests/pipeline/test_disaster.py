@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -14,10 +14,11 @@ from ray.cluster_utils import Cluster
 
 from fourmill.manifests.dataset import Dataset
 
-LABELERS = ("depth", "normals", "segments", "saliency", "edges", "palette", "metadata")
-MODALITIES = (
-    "depth", "normal", "semseg_coarse", "saliency", "canny_edge", "color_palette", "metadata",
-)  # fmt: skip
+NETWORKS = {
+    "depth": "depth", "normals": "normal", "segments": "semseg_coarse", "saliency": "saliency",
+}  # fmt: skip
+OTHERS = {"edges": "canny_edge", "palette": "color_palette", "metadata": "metadata"}
+ALL = NETWORKS | OTHERS
 PATIENCE_SECONDS = 600
 
 
@@ -35,11 +36,18 @@ def two_nodes() -> Iterator[Cluster]:
 
 
 class Job:
-    """`fourmill label` on a root, in a process of its own."""
+    """`fourmill label` on a root, in a process of its own.
 
-    def __init__(self, root: str, log: Path, address: str | None = None) -> None:
+    Args:
+        labelers: with what each of them makes.
+    """
+
+    def __init__(
+        self, root: str, log: Path, labelers: Mapping[str, str], address: str | None = None
+    ) -> None:
         self.root = root
-        words = [root, "--labeler", *LABELERS, *(["--address", address] if address else [])]
+        self._modalities = labelers.values()
+        words = [root, "--labeler", *labelers, *(["--address", address] if address else [])]
         with log.open("a") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "fourmill.pipeline.cli", "label", *words],
@@ -62,7 +70,7 @@ class Job:
 
     def num_commits(self) -> int:
         """Shards on the disk, of all labels."""
-        folders = [Path(self.root) / name for name in MODALITIES]
+        folders = [Path(self.root) / name for name in self._modalities]
         return sum(len(list((each / "_records").glob("shard-*"))) for each in folders)
 
 
@@ -72,10 +80,10 @@ class Job:
 def test_what_was_killed_three_times_is_what_was_never_disturbed(make_root, two_nodes, tmp_path):
     undisturbed, killed = make_root("undisturbed", 2), make_root("killed", 2)
     log = tmp_path / "log"
-    assert Job(undisturbed.url, log).wait() == 0
+    assert Job(undisturbed.url, log, ALL).wait() == 0
 
     head, other = two_nodes.head_node, next(iter(two_nodes.worker_nodes))
-    job = Job(killed.url, log, two_nodes.address)
+    job = Job(killed.url, log, ALL, two_nodes.address)
     job.wait_for_commits(2)
     os.kill(_labeling_worker(head), signal.SIGKILL)
     job.wait_for_commits(3)
@@ -84,10 +92,10 @@ def test_what_was_killed_three_times_is_what_was_never_disturbed(make_root, two_
     os.kill(job.process.pid, signal.SIGKILL)
     job.wait()
     assert "depth" not in Dataset.open(killed.url).modalities
-    assert Job(killed.url, log, two_nodes.address).wait() == 0
+    assert Job(killed.url, log, ALL, two_nodes.address).wait() == 0
 
     one, two = Dataset.open(undisturbed.url), Dataset.open(killed.url)
-    for name in MODALITIES:
+    for name in ALL.values():
         assert one.modalities[name].content_sha256 == two.modalities[name].content_sha256
         assert two.failures(name) == []
     assert two.verify(deep=True) == []
@@ -110,11 +118,11 @@ def _labeling_worker(node) -> int:
 @pytest.mark.ray
 def test_two_runs_at_once_on_one_root_end_in_one_dataset(make_root, tmp_path):
     undisturbed, shared = make_root("undisturbed", 4), make_root("shared", 4)
-    assert Job(undisturbed.url, tmp_path / "log").wait() == 0
-    jobs = [Job(shared.url, tmp_path / "log") for _ in range(2)]
+    assert Job(undisturbed.url, tmp_path / "log", OTHERS).wait() == 0
+    jobs = [Job(shared.url, tmp_path / "log", OTHERS) for _ in range(2)]
     codes = [each.wait() for each in jobs]
     assert 0 in codes
     one, two = Dataset.open(undisturbed.url), Dataset.open(shared.url)
-    for name in MODALITIES:
+    for name in OTHERS.values():
         assert one.modalities[name].content_sha256 == two.modalities[name].content_sha256
     assert two.verify(deep=True) == []
