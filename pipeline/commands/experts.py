@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 from tyro.conf import Positional
 
 from fourmill.labelers import registry
@@ -56,15 +56,15 @@ def _list(json: bool) -> None:
     if json:
         write_json([_as_dict(each) for each in specs])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("labeler", "makes", "what", "weights", "licence", "missing"):
-        table.add_column(column, justify="right" if column == "weights" else "left")
+    out = Console(highlight=False, soft_wrap=True)
     for each in specs:
-        makes = ", ".join(each.writes) + (" (alternative)" if each.alternative else "")
-        size = f"{each.weights_mb} MB" if each.weights_mb else ""
-        row = (each.name, makes, each.summary, size, each.licence, ", ".join(_missing(each)))
-        table.add_row(*row)
-    Console(highlight=False).print(table)
+        facts = [
+            ", ".join(each.writes) + (" (not by default)" if each.alternative else ""),
+            f"{each.weights_mb} MB" if each.weights_mb else "",
+            f"needs {', '.join(missing)}" if (missing := _missing(each)) else "",
+        ]
+        out.print(f"[bold]{each.name}[/bold]  {escape(' · '.join(filter(None, facts)))}")
+        out.print(f"    {each.summary}; {each.licence}", markup=False)
 
 
 def _show(spec: LabelerSpec, json: bool) -> None:
@@ -72,7 +72,8 @@ def _show(spec: LabelerSpec, json: bool) -> None:
         write_json(_as_dict(spec))
         return
     for key, value in _as_dict(spec).items():
-        sys.stdout.write(f"{key:<10} {value}\n")
+        shown = ", ".join(value) if isinstance(value, tuple | list) else value
+        sys.stdout.write(f"{key:<11} {shown}\n")
 
 
 def _as_dict(spec: LabelerSpec) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from fourmill.manifests.dataset import Dataset
+from fourmill.pipeline.ingest import ingest, plan_ingest
+from fourmill.pipeline.sources.registry import open_source
 
 NETWORKS = {
     "depth": "depth", "normals": "normal", "segments": "semseg_coarse", "saliency": "saliency",
@@ -77,8 +79,8 @@ class Job:
 @pytest.mark.slow
 @pytest.mark.packages
 @pytest.mark.ray
-def test_what_was_killed_three_times_is_what_was_never_disturbed(make_root, two_nodes, tmp_path):
-    undisturbed, killed = make_root("undisturbed", 2), make_root("killed", 2)
+def test_what_was_killed_three_times_is_what_was_never_disturbed(cluster, two_nodes, tmp_path):
+    undisturbed, killed = (_photos(tmp_path / name) for name in ("undisturbed", "killed"))
     log = tmp_path / "log"
     assert Job(undisturbed.url, log, ALL).wait() == 0
 
@@ -99,6 +101,17 @@ def test_what_was_killed_three_times_is_what_was_never_disturbed(make_root, two_
         assert one.modalities[name].content_sha256 == two.modalities[name].content_sha256
         assert two.failures(name) == []
     assert two.verify(deep=True) == []
+
+
+def _photos(root: Path) -> Dataset:
+    """Twelve shards of the built-in photographs."""
+    dataset = Dataset.open(str(root), create=True)
+    ingest(
+        dataset,
+        plan_ingest([open_source("builtin:photos?count=24")], samples_per_shard=2),
+        on_progress=lambda *_: None,
+    )
+    return dataset
 
 
 def _labeling_worker(node) -> int:
