@@ -15,7 +15,9 @@ from fourmill.labelers.required import check_packages
 from fourmill.labelers.sizes import resized, stretched
 from fourmill.manifests.errors import MissingPackageError
 
-WEIGHTS = HubWeights("timm/vit_base_patch16_clip_224.openai")
+WEIGHTS = HubWeights(
+    "timm/vit_base_patch16_clip_224.openai", "977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d"
+)
 """OpenAI's ViT-B/16 in the form of open_clip."""
 
 WEIGHTS_MB = 599

@@ -17,7 +17,9 @@ class BLIP(Captioner):
         summary="a short caption, by BLIP (ViT-L)",
         licence="BSD-3-Clause",
         citation="Li et al. 2022, BLIP, arXiv:2201.12086",
-        hub=HubWeights("Salesforce/blip-image-captioning-large"),
+        hub=HubWeights(
+            "Salesforce/blip-image-captioning-large", "353689b859fcf0523410b1806dace5fb46ecdf41"
+        ),
         weights_mb=1_880,
         resources=Resources(gpus=0.25, memory_gib=4.0, batch_size=16),
     )

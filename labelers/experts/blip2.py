@@ -19,7 +19,7 @@ class BLIP2(Captioner):
         summary="a short caption, by BLIP-2 (ViT-g, Flan-T5 XL)",
         licence="MIT (BLIP-2); Apache-2.0 (Flan-T5)",
         citation="Li et al. 2023, BLIP-2, arXiv:2301.12597",
-        hub=HubWeights("Salesforce/blip2-flan-t5-xl"),
+        hub=HubWeights("Salesforce/blip2-flan-t5-xl", "0eb0d3b46c14c1f8c7680bca2693baafdb90bb28"),
         weights_mb=15_800,
         resources=Resources(gpus=0.5, memory_gib=18.0, batch_size=16),
     )

@@ -18,7 +18,7 @@ class Detr(CocoDetector):
         summary="boxes of COCO's 80 things with scores, by DETR (ResNet-50)",
         licence="Apache-2.0",
         citation="Carion et al. 2020, End-to-end object detection, arXiv:2005.12872",
-        hub=HubWeights("facebook/detr-resnet-50"),
+        hub=HubWeights("facebook/detr-resnet-50", "1d5f47bd3bdd2c4bbfa585418ffe6da5028b4c0b"),
         weights_mb=167,
         resources=Resources(gpus=0.25, memory_gib=3.0, batch_size=8),
     )

@@ -28,7 +28,7 @@ class DINOv2(Labeler):
         summary="768 features a patch, and of the whole image, by DINOv2 ViT-B/14",
         licence="Apache-2.0",
         citation="Oquab et al. 2023, DINOv2, arXiv:2304.07193",
-        hub=HubWeights("facebook/dinov2-base"),
+        hub=HubWeights("facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415"),
         weights_mb=346,
         resources=Resources(gpus=0.25, memory_gib=2.0, batch_size=32),
     )

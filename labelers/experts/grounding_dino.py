@@ -30,7 +30,9 @@ class GroundingDino(Labeler):
         summary="boxes of what the caption names, by Grounding DINO (Swin-B)",
         licence="Apache-2.0",
         citation="Liu et al. 2023, Grounding DINO, arXiv:2303.05499",
-        hub=HubWeights("IDEA-Research/grounding-dino-base"),
+        hub=HubWeights(
+            "IDEA-Research/grounding-dino-base", "12bdfa3120f3e7ec7b434d90674b3396eccf88eb"
+        ),
         weights_mb=933,
         resources=Resources(gpus=0.5, memory_gib=5.0, batch_size=4),
     )

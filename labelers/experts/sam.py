@@ -20,7 +20,7 @@ class SAM(InstanceLabeler):
         summary="masks of all things and parts, without names, by SAM ViT-H",
         licence="Apache-2.0",
         citation="Kirillov et al. 2023, Segment anything, arXiv:2304.02643",
-        hub=HubWeights("facebook/sam-vit-huge"),
+        hub=HubWeights("facebook/sam-vit-huge", "87aecf0df4ce6b30cd7de76e87673c49644bdf67"),
         weights_mb=2560,
         resources=Resources(gpus=0.5, memory_gib=10.0, batch_size=4),
     )

@@ -25,7 +25,9 @@ class SigLIP2(Labeler):
         summary="768 features a patch, and of the whole image, by SigLIP 2 ViT-B/16 (NaFlex)",
         licence="Apache-2.0",
         citation="Tschannen et al. 2025, SigLIP 2, arXiv:2502.14786",
-        hub=HubWeights("google/siglip2-base-patch16-naflex"),
+        hub=HubWeights(
+            "google/siglip2-base-patch16-naflex", "b53b807d3a2d5e2b3911292f2d69e5341cdc064c"
+        ),
         resources=Resources(gpus=0.25, memory_gib=2.5, batch_size=32),
     )
 

@@ -27,7 +27,7 @@ class T5(Labeler):
         summary="4,096 features a word piece of the caption, by the encoder of T5 v1.1 XXL",
         licence="Apache-2.0",
         citation="Raffel et al. 2020, T5, arXiv:1910.10683",
-        hub=HubWeights("google/t5-v1_1-xxl"),
+        hub=HubWeights("google/t5-v1_1-xxl", "3db67ab1af984cf10548a73467f0e5bca2aaaeb2"),
         weights_mb=44_500,
         requires={"sentencepiece": "t5"},
         resources=Resources(gpus=1.0, memory_gib=24.0, batch_size=32),
