@@ -1,12 +1,20 @@
 """The network of a diffusion tokenizer: a ViT encoder, a quantizer, and a U-Net that denoises.
 
 Parameters are named as in the reference implementation of 4M, so that its weights load.
+Shapes: B batch, C channels, H and W pixels, h and w tokens.
 """
 
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from fourmill.tokenize.autoencoder import EncoderConfig, TokenEncoder
+from fourmill.tokenize.diffusion import Diffusion, DiffusionConfig, Sampling
 from fourmill.tokenize.unet import UNet, UNetConfig
+
+_SAMPLING = Sampling()
 
 
 class DiVAEConfig(BaseModel):
@@ -16,6 +24,9 @@ class DiVAEConfig(BaseModel):
 
     encoder: EncoderConfig = Field(description="what makes tokens of an image")
     unet: UNetConfig = Field(default=UNetConfig(), description="what denoises, given tokens")
+    diffusion: DiffusionConfig = Field(
+        default=DiffusionConfig(), description="the noise, and what is predicted"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "DiVAEConfig":
@@ -35,4 +46,24 @@ class DiVAE(TokenEncoder):
     def __init__(self, config: DiVAEConfig) -> None:
         super().__init__(config.encoder)
         self.config = config
+        self.diffusion = Diffusion(config.diffusion)
         self.decoder = UNet(config.unet, config.encoder.channels, config.encoder.latent)
+
+    def decode_tokens(
+        self,
+        tokens: Int[Tensor, "B h w"],
+        seeds: Sequence[int],
+        sampling: Sampling = _SAMPLING,
+    ) -> Float[Tensor, "B C H W"]:
+        """Values that tokens stand for, one of many that they could: the seed says which.
+
+        Raises:
+            ConfigError: more steps than the diffusion has, or seeds that are not one a sample.
+            MissingPackageError: there is no `diffusers`.
+        """
+        shape = self.config.encoder
+        height, width = (shape.patch * side for side in tokens.shape[1:])
+        codes = self.quantize.lookup(tokens)
+        return self.diffusion.sample(
+            self.decoder, codes, (shape.channels, height, width), seeds, sampling
+        )

@@ -5,6 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from fourmill.tokenize.autoencoder import EncoderConfig
+from fourmill.tokenize.diffusion import Sampling
 from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.unet import UNetConfig
 
@@ -36,3 +37,20 @@ def test_one_network_takes_images_of_other_sizes(height):
 def test_what_it_cannot_decode_is_refused_with_the_reason(encoder, reason):
     with pytest.raises(ValidationError, match=reason):
         small(**encoder)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm"])
+def test_a_decoding_depends_on_its_tokens_and_seed_alone(sampler):
+    torch.manual_seed(0)
+    network = DiVAE(small()).eval()
+    tokens = torch.arange(5)[:, None, None].expand(5, 2, 2)
+    sampling = Sampling(sampler=sampler, steps=3, at_once=2)
+    together = network.decode_tokens(tokens, [7, 8, 9, 7, 7], sampling)
+    assert together.shape == (5, 3, 16, 16)
+    for index, seed in enumerate([7, 8, 9, 7, 7]):
+        alone = network.decode_tokens(tokens[[index]], [seed], sampling)
+        assert torch.equal(alone[0], together[index])
+    backwards = network.decode_tokens(tokens.flip(0), [7, 7, 9, 8, 7], sampling)
+    assert torch.equal(backwards.flip(0), together)
+    again = network.decode_tokens(tokens[[0, 0]], [7, 8], sampling)
+    assert not torch.equal(again[0], again[1])
