@@ -116,6 +116,36 @@ class Diffusion:
             return (noisy - spread * predicted) / signal
         return signal * noisy - spread * predicted
 
+    def loss(
+        self,
+        denoiser: Denoiser,
+        values: Float[Tensor, "B C H W"],
+        latents: Float[Tensor, "B L _ _"],
+        noise: Float[Tensor, "B C H W"],
+        steps: Int[Tensor, " B"],
+        cap: float | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean squared error of what is predicted.
+
+        Args:
+            cap: weigh each sample's error, in terms of the image, with the ratio of signal to noise
+                of its step, but no more than this (5 is usual): steps with hardly any noise would
+                count for all others. The last step of `zero_snr` then counts for nothing. None is
+                the plain mean, as in the reference.
+        """
+        noisy = self.noisy(values, noise, steps)
+        predicted = denoiser(noisy, steps, latents)
+        squares_B = (predicted - self.target(values, noise, steps)).square().mean(dim=(1, 2, 3))
+        if cap is None:
+            return squares_B.mean()
+        kept_B = self.kept.to(steps.device)[steps]
+        ratio_B = kept_B / (1 - kept_B)
+        # how much the same error of the image is in what is predicted
+        scale_B = {
+            "image": torch.ones_like(ratio_B), "noise": ratio_B, "velocity": ratio_B + 1,
+        }[self.config.predicts]  # fmt: skip
+        return (ratio_B.clamp(max=cap) / scale_B * squares_B).mean()
+
     def sample(
         self,
         denoiser: Denoiser,

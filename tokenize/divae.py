@@ -1,7 +1,7 @@
 """The network of a diffusion tokenizer: a ViT encoder, a quantizer, and a U-Net that denoises.
 
 Parameters are named as in the reference implementation of 4M, so that its weights load.
-Shapes: B batch, C channels, H and W pixels, h and w tokens.
+Shapes: B batch, C channels, H and W pixels, L latent width, h and w tokens.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
+from torch.nn import functional as F
 
 from fourmill.tokenize.autoencoder import EncoderConfig, TokenEncoder
 from fourmill.tokenize.diffusion import Diffusion, DiffusionConfig, Sampling
@@ -48,6 +49,27 @@ class DiVAE(TokenEncoder):
         self.config = config
         self.diffusion = Diffusion(config.diffusion)
         self.decoder = UNet(config.unet, config.encoder.channels, config.encoder.latent)
+
+    def loss(
+        self,
+        values: Float[Tensor, "B C H W"],
+        noise: Float[Tensor, "B C H W"],
+        steps: Int[Tensor, " B"],
+        cap: float | None = None,
+        commitment: float = 1.0,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "B L h w"], Int[Tensor, "B h w"]]:
+        """What training makes small, and what moves the code book: latents and their tokens.
+
+        Args:
+            cap: see `Diffusion.loss`.
+            commitment: weight of how far latents are from their codes.
+        """
+        latents = self.encode(values)
+        tokens = self.quantize.tokenize(latents)
+        codes = self.quantize.lookup(tokens)
+        passed = latents + (codes - latents).detach()  # straight through
+        loss = self.diffusion.loss(self.decoder, values, passed, noise, steps, cap)
+        return loss + commitment * F.mse_loss(latents, codes), latents.detach(), tokens
 
     def decode_tokens(
         self,

@@ -29,9 +29,7 @@ class UNetConfig(BaseModel):
         default=(1, 2, 2, 2), min_length=1, description="channels of each level, in widths"
     )
     depth: Count = Field(default=3, description="residual blocks of a level")
-    attention: frozenset[int] = Field(
-        default=frozenset({2, 3}), description="levels with attention, from 0"
-    )
+    attention: tuple[int, ...] = Field(default=(2, 3), description="levels with attention, from 0")
     groups: Count = Field(
         default=32, description="groups of the normalisation; divides the channels of a level"
     )
@@ -174,12 +172,16 @@ class UNet(nn.Module):
         steps: Int[Tensor, " B"],
         latents: Float[Tensor, "B L _ _"],
     ) -> Float[Tensor, "B C H W"]:
-        """What it predicts of the image, from `noisy` at `steps`; H and W are multiples.
+        """What it predicts of the image, from `noisy` at `steps`.
 
         Args:
+            noisy: H and W are multiples of `config.multiple`.
             latents: of the tokens, on any grid.
         """
-        patch = self.config.patch
+        patch, multiple = self.config.patch, self.config.multiple
+        height, width = noisy.shape[2:]
+        if height % multiple or width % multiple:
+            raise ValueError(f"found {height}x{width} pixels, expected multiples of {multiple}")
         step_BE = self.time_embed(step_waves(steps, self.config.width))
         cells_BDhw = F.pixel_unshuffle(noisy, patch)
         spread_BLhw = F.interpolate(latents, cells_BDhw.shape[2:], mode="nearest")

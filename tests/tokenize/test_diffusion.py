@@ -136,6 +136,8 @@ def test_ten_steps_get_nearer_to_the_end_of_a_thousand_by_dpm_and_by_quadratic_s
 
 @pytest.mark.parametrize("spacing", ["even", "quadratic"])
 def test_steps_go_down_from_the_last_one_without_repeating(spacing):
+    fourths = {"even": [999, 749, 499, 249], "quadratic": [999, 561, 249, 61]}
+    assert steps_of(Sampling(steps=4, spacing=spacing), 1000) == fourths[spacing]
     for count in range(1, 101):
         found = steps_of(Sampling(steps=count, spacing=spacing), 100)
         assert len(found) == count
@@ -160,6 +162,34 @@ def test_the_fewest_and_the_most_that_can_be_asked_for_are_said():
     )
     with pytest.raises(ValidationError, match="predict image or velocity"):
         DiffusionConfig(predicts="noise")
+
+
+@pytest.mark.parametrize("predicts", ["image", "noise", "velocity"])
+def test_the_loss_is_the_mean_square_of_what_is_predicted(predicts):
+    diffusion = Diffusion(DiffusionConfig(predicts=predicts, zero_snr=False))
+    values, noise, steps = randn(2, *SHAPE), randn(2, *SHAPE, seed=1), torch.tensor([10, 700])
+    target = diffusion.target(values, noise, steps)
+    batch = (values, torch.zeros(2, 1, 1, 1), noise, steps)
+    assert diffusion.loss(lambda *_: target, *batch) == 0
+    assert diffusion.loss(lambda *_: target, *batch, cap=5.0) == 0
+    found = diffusion.loss(lambda *_: target + 0.5, *batch)
+    torch.testing.assert_close(found, torch.tensor(0.25))
+
+
+@pytest.mark.parametrize("predicts", ["image", "noise", "velocity"])
+def test_a_capped_loss_is_the_same_whatever_is_predicted(predicts):
+    diffusion = Diffusion(DiffusionConfig(predicts=predicts, zero_snr=False))
+    values, noise, steps = randn(2, *SHAPE), randn(2, *SHAPE, seed=1), torch.tensor([10, 700])
+    wrong = values + 0.1
+
+    def denoiser(noisy, steps, latents):
+        kept = diffusion.kept[steps][:, None, None, None]
+        return diffusion.target(wrong, (noisy - kept.sqrt() * wrong) / (1 - kept).sqrt(), steps)
+
+    found = diffusion.loss(denoiser, values, torch.zeros(2, 1, 1, 1), noise, steps, cap=5.0)
+    few = diffusion.kept[700] / (1 - diffusion.kept[700])
+    assert few < 5 < diffusion.kept[10] / (1 - diffusion.kept[10])
+    torch.testing.assert_close(found, (5.0 + few) / 2 * 0.01, rtol=1e-3, atol=0)
 
 
 def test_without_diffusers_it_says_what_to_install(monkeypatch):

@@ -9,7 +9,7 @@ from fourmill.tokenize.diffusion import Sampling
 from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.unet import UNetConfig
 
-SMALL_UNET = UNetConfig(width=8, factors=(1, 2), depth=1, attention=frozenset({1}), groups=4)
+SMALL_UNET = UNetConfig(width=8, factors=(1, 2), depth=1, attention=(1,), groups=4)
 
 
 def small(**encoder):
@@ -29,6 +29,8 @@ def test_one_network_takes_images_of_other_sizes(height):
     image = torch.zeros(2, 3, height, 16)
     codes = network.quantize.lookup(network.tokenize(image))
     assert network.decoder(image, torch.tensor([0, 9]), codes).shape == image.shape
+    with pytest.raises(ValueError, match=f"found {height}x12 pixels, expected multiples of 8"):
+        network.decoder(image[..., :12], torch.tensor([0, 9]), codes)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,34 @@ def test_one_network_takes_images_of_other_sizes(height):
 def test_what_it_cannot_decode_is_refused_with_the_reason(encoder, reason):
     with pytest.raises(ValidationError, match=reason):
         small(**encoder)
+
+
+def test_what_the_decoder_gets_wrong_reaches_the_encoder_through_the_tokens():
+    network = DiVAE(small())
+    noisy, steps = torch.ones(2, 3, 16, 16), torch.tensor([5, 500])
+    loss, _, _ = network.loss(noisy, noisy, steps, commitment=0.0)
+    (gradient,) = torch.autograd.grad(loss, network.encoder.proj.weight)
+    assert gradient.abs().sum() > 0
+
+
+def test_training_makes_the_loss_small():
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    network = DiVAE(small())
+    colours = torch.rand(16, 3, 1, 1, generator=generator) * 2 - 1
+    images = colours.expand(-1, -1, 16, 16)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        noise = torch.randn(images.shape, generator=generator)
+        steps = torch.randint(1000, (16,), generator=generator)
+        loss, latents, tokens = network.loss(images, noise, steps, cap=5.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        network.quantize.update(latents, tokens, generator)
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < sum(losses[:10]) / 3
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm"])
