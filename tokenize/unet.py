@@ -54,7 +54,7 @@ class Residual(nn.Module):
             nn.GroupNorm(config.groups, outputs),
             nn.SiLU(),
             nn.Identity(),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
+            _silent(nn.Conv2d(outputs, outputs, 3, padding=1)),
         )
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
@@ -71,7 +71,7 @@ class CellAttention(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(config.groups, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = nn.Conv1d(channels, channels, 1)
+        self.proj_out = _silent(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x_BDhw: Tensor, step_BE: Tensor) -> Tensor:
         """The same shape; the step plays no part."""
@@ -157,7 +157,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(config.groups, inner),
             nn.SiLU(),
-            nn.Conv2d(inner, cell, 3, padding=1),
+            _silent(nn.Conv2d(inner, cell, 3, padding=1)),
         )
 
     def _block(self, inputs: int, outputs: int, level: int) -> list[nn.Module]:
@@ -193,6 +193,13 @@ class UNet(nn.Module):
         for block in self.output_blocks:
             x_BDhw = block(torch.cat([x_BDhw, kept.pop()], dim=1), step_BE)
         return F.pixel_shuffle(self.out(x_BDhw), patch)
+
+
+def _silent(layer: nn.Module) -> nn.Module:
+    """The layer with zeros for weights: what it ends adds nothing until training says so."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def step_waves(steps: Int[Tensor, " B"], width: int) -> Float[Tensor, "B width"]:

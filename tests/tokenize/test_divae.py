@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 from pydantic import ValidationError
 
 from fourmill.tokenize.autoencoder import EncoderConfig
 from fourmill.tokenize.diffusion import Sampling
 from fourmill.tokenize.divae import DiVAE, DiVAEConfig
-from fourmill.tokenize.unet import UNetConfig
+from fourmill.tokenize.unet import UNetConfig, step_waves
 
 SMALL_UNET = UNetConfig(width=8, factors=(1, 2), depth=1, attention=(1,), groups=4)
 
@@ -15,6 +16,15 @@ SMALL_UNET = UNetConfig(width=8, factors=(1, 2), depth=1, attention=(1,), groups
 def small(**encoder):
     shape = {"channels": 3, "size": 16, "patch": 8, "dim": 16, "codes": 8} | encoder
     return DiVAEConfig(encoder=EncoderConfig(**shape), unet=SMALL_UNET)
+
+
+def network_of_random_weights():
+    """A new one predicts nothing but zeros."""
+    generator = torch.Generator().manual_seed(0)
+    network = DiVAE(small())
+    for parameter in network.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    return network
 
 
 def test_shapes_are_stored_as_json_and_read_back():
@@ -41,8 +51,23 @@ def test_what_it_cannot_decode_is_refused_with_the_reason(encoder, reason):
         small(**encoder)
 
 
+@torch.inference_mode()
+def test_a_new_decoder_predicts_zeros_and_a_trained_one_knows_the_step():
+    noisy, codes = torch.ones(2, 3, 16, 16), torch.ones(2, 32, 2, 2)
+    steps = torch.tensor([3, 30])
+    assert DiVAE(small()).decoder(noisy, steps, codes).eq(0).all()
+    early, late = network_of_random_weights().decoder(noisy, steps, codes)
+    assert (early - late).abs().mean() > 1e-3
+
+
+def test_steps_are_told_by_cosines_then_sines():
+    steps = torch.tensor([0, 1, 300, 999])
+    expected = get_timestep_embedding(steps, 256, flip_sin_to_cos=True, downscale_freq_shift=0)
+    torch.testing.assert_close(step_waves(steps, 256), expected, rtol=0, atol=1e-4)
+
+
 def test_what_the_decoder_gets_wrong_reaches_the_encoder_through_the_tokens():
-    network = DiVAE(small())
+    network = network_of_random_weights()
     noisy, steps = torch.ones(2, 3, 16, 16), torch.tensor([5, 500])
     loss, _, _ = network.loss(noisy, noisy, steps, commitment=0.0)
     (gradient,) = torch.autograd.grad(loss, network.encoder.proj.weight)
@@ -71,8 +96,7 @@ def test_training_makes_the_loss_small():
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm"])
 def test_a_decoding_depends_on_its_tokens_and_seed_alone(sampler):
-    torch.manual_seed(0)
-    network = DiVAE(small()).eval()
+    network = network_of_random_weights().eval()
     tokens = torch.arange(5)[:, None, None].expand(5, 2, 2)
     sampling = Sampling(sampler=sampler, steps=3, at_once=2)
     together = network.decode_tokens(tokens, [7, 8, 9, 7, 7], sampling)
