@@ -1,22 +1,30 @@
 """The networks compute what the reference computes with the same weights, by the same names."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
+from fourmill.tokenize.autoencoder import (
+    AutoencoderConfig,
+    EncoderConfig,
+    TokenEncoder,
+    VQAutoencoder,
+)
+from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 
 REFERENCE = np.load(Path(__file__).parents[1] / "data" / "tokenize" / "reference.npz")
-VIT_S: dict[str, Any] = {"dim": 512, "encoder_depth": 8, "decoder_depth": 8, "heads": 8}
+VIT_S: dict[str, Any] = {"dim": 512, "encoder_depth": 8, "heads": 8}
 
 
-def network_of(case: str, **shape: Any) -> VQAutoencoder:
+Network = TypeVar("Network", bound=TokenEncoder)
+
+
+def with_weights(case: str, network: Network) -> Network:
     """Weights from sines of the parameter's number and position; codes from cosines."""
-    network = VQAutoencoder(AutoencoderConfig(**VIT_S, **shape))
     state = network.state_dict()
     for index, name in enumerate(REFERENCE[f"{case}/names"].tolist()):
         size = state[name].shape
@@ -62,7 +70,8 @@ def network_of(case: str, **shape: Any) -> VQAutoencoder:
 )
 @torch.inference_mode()
 def test_latents_tokens_and_decodings_are_the_references(case, shape, inputs, decoded, part):
-    network, inputs = network_of(case, **shape), torch.from_numpy(inputs)
+    config = AutoencoderConfig(**VIT_S, decoder_depth=8, **shape)
+    network, inputs = with_weights(case, VQAutoencoder(config)), torch.from_numpy(inputs)
     latents = network.encode(inputs)
     expected = REFERENCE[f"{case}/latents_before_quantizing"]
     # latents reach 28: the bound is two millionths of that
@@ -71,3 +80,27 @@ def test_latents_tokens_and_decodings_are_the_references(case, shape, inputs, de
     np.testing.assert_array_equal(tokens, REFERENCE[f"{case}/tokens"])
     found = network.decode_tokens(tokens)[part].numpy()
     np.testing.assert_allclose(found, REFERENCE[f"{case}/{decoded}"], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_denoising_pass_given_tokens_is_the_references():
+    shape = EncoderConfig(channels=3, size=64, patch=16, codes=512, **VIT_S)
+    network = with_weights("divae", DiVAE(DiVAEConfig(encoder=shape)))
+    assert {name for name, _ in network.named_parameters()} == set(REFERENCE["divae/names"])
+    positions = torch.arange(3 * 64 * 64)
+    image = torch.sin(0.003 * positions).view(1, 3, 64, 64)
+    latents = network.encode(image).numpy()
+    expected = REFERENCE["divae/latents_before_quantizing"]
+    np.testing.assert_allclose(latents, expected, rtol=2e-6, atol=6e-5)
+    tokens = network.tokenize(image)
+    np.testing.assert_array_equal(tokens, REFERENCE["divae/tokens"])
+
+    kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[300]
+    noise = torch.cos(0.7 * positions).view(1, 3, 64, 64)
+    noisy = kept.sqrt() * image + (1 - kept).sqrt() * noise
+    np.testing.assert_allclose(
+        noisy[..., ::8, ::8], REFERENCE["divae/noisy_every_8th_pixel"], atol=1e-6
+    )
+    codes = network.quantize.lookup(tokens)
+    clean = network.decoder(noisy, torch.tensor([300]), codes)[..., ::4, ::4]
+    np.testing.assert_allclose(clean, REFERENCE["divae/predicted_clean_every_4th_pixel"], atol=1e-5)
