@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CLASSES = {
     "vq": ("vq", "VQTokenizer"),
+    "vectors": ("vectors", "VectorTokenizer"),
     "text": ("text", "TextTokenizer"),
     "boxes": ("boxes", "BoxesTokenizer"),
     "palette": ("palette", "PaletteTokenizer"),

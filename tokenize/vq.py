@@ -91,7 +91,7 @@ class VQTokenizer(Tokenizer):
             with torch.device("meta"):  # the file has all values: nothing is to be drawn
                 network = VQAutoencoder(AutoencoderConfig(**config.pop("network")))
             network.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
-            return cls(_parse_modality(config.pop("definition")), network=network, **config)
+            return cls(parse_modality(config.pop("definition")), network=network, **config)
         except _DAMAGE as error:
             raise ConfigError(f"{folder}: not a VQ tokenizer: {error}") from error
 
@@ -185,7 +185,8 @@ class VQTokenizer(Tokenizer):
             yield filled.to(device)
 
 
-def _parse_modality(values: Mapping[str, Any]) -> Modality:
+def parse_modality(values: Mapping[str, Any]) -> Modality:
+    """The definition that a tokenizer's `spec.json` holds."""
     masking = values["masking"]
     fields = {
         **values,
