@@ -1,10 +1,14 @@
 """Quantizers: vectors in, the ids of the nearest codes out.
 
 All have `tokenize` and `lookup`. A cosine code book follows the data by `update`; parallel code
-books learn by gradients, through `forward`.
+books learn by gradients, through `forward`; a finite scalar quantizer has nothing to learn, and its
+`forward` passes gradients on.
 Shapes: B batch, L latent width, H and W token rows and columns, N vectors, K codes; G parallel code
 books, of width M each.
 """
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -176,6 +180,75 @@ class _BookwiseLinear(nn.Module):
     def forward(self, codes: Float[Tensor, "G K M"]) -> Float[Tensor, "G K M"]:
         """The same shape."""
         return codes @ self.weight
+
+
+class ScalarQuantizer(nn.Module):
+    """Every number of a latent rounded to one of a few levels: no code book, and no dead codes.
+
+    Finite scalar quantization (Mentzer et al. 2023). The levels of a dimension lie evenly from -1
+    to 1 (for an even number, to a step below 1), and an id counts through all their combinations,
+    the first dimension fastest.
+
+    Args:
+        levels: of each dimension, at least 2; latents have as many dimensions, and the vocabulary
+            is the product. The paper has 8, 6, 5 for 2^8, 8, 5, 5, 5 for 2^10 and 7, 5, 5, 5, 5
+            for 2^12.
+    """
+
+    levels: Tensor
+    strides: Tensor
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        super().__init__()
+        if not levels or min(levels) < 2:
+            raise ValueError(f"found levels {tuple(levels)}, expected some, of at least 2 each")
+        strides = [math.prod(levels[:index]) for index in range(len(levels))]
+        self.num_codes = math.prod(levels)
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+        self.register_buffer("strides", torch.tensor(strides), persistent=False)
+
+    @property
+    def codes(self) -> Float[Tensor, "K L"]:
+        """All codes, by id."""
+        ids = torch.arange(self.num_codes, device=self.levels.device)
+        return self.lookup(ids[None, None]).permute(0, 2, 3, 1).flatten(0, 2)
+
+    def tokenize(self, latents: Float[Tensor, "B L H W"]) -> Int[Tensor, "B H W"]:
+        """Ids of the nearest codes."""
+        return self._ids(self._bounded(latents).round().long())
+
+    def lookup(self, tokens: Int[Tensor, "B H W"]) -> Float[Tensor, "B L H W"]:
+        """The codes of ids."""
+        steps = tokens[:, None] // _per_channel(self.strides) % _per_channel(self.levels)
+        half = _per_channel(self.levels // 2)
+        return (steps - half) / half
+
+    def ids_of(self, codes: Float[Tensor, "B L H W"]) -> Int[Tensor, "B H W"]:
+        """The inverse of `lookup`: the ids of what it gave."""
+        return self._ids((codes * _per_channel(self.levels // 2)).round().long())
+
+    def forward(self, latents: Float[Tensor, "B L H W"]) -> Float[Tensor, "B L H W"]:
+        """The nearest codes, with the gradient that not rounding would have."""
+        bounded = self._bounded(latents)
+        rounded = bounded + (bounded.round() - bounded).detach()
+        return rounded / _per_channel(self.levels // 2)
+
+    def _bounded(self, latents: Tensor) -> Tensor:
+        """Squashed to between the outer levels, which are whole numbers."""
+        # just inside the outer levels, which rounding then gives and never leaves
+        reach = (_per_channel(self.levels) - 1) * (1 - 1e-3) / 2
+        # an even number of levels has no middle one: they lie from -levels/2 to levels/2 - 1
+        offset = 0.5 * (1 - _per_channel(self.levels) % 2)
+        # the paper's tangent keeps zero near a level and, of two levels, the slope there alive
+        shift = (offset / reach).tan()
+        return (latents + shift).tanh() * reach - offset
+
+    def _ids(self, steps: Int[Tensor, "B L H W"]) -> Int[Tensor, "B H W"]:
+        return ((steps + _per_channel(self.levels // 2)) * _per_channel(self.strides)).sum(dim=1)
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[:, None, None]
 
 
 def nearest(vectors: Float[Tensor, "N L"], codes: Float[Tensor, "K L"]) -> Int[Tensor, " N"]:
