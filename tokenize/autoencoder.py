@@ -1,5 +1,7 @@
 """The network of a VQ tokenizer: a ViT encoder, a quantizer, a ViT decoder.
 
+`TokenEncoder` is its first half, which the diffusion tokenizers of `tokenize/divae.py` share.
+
 Parameters are named as in the reference implementation of 4M, so that its weights load.
 Shapes: B batch, N tokens, D width, L latent width, C channels, H and W pixels, h and w tokens.
 """
@@ -21,8 +23,8 @@ Count = Annotated[int, Field(ge=1)]
 _NORM_EPS = 1e-6
 
 
-class AutoencoderConfig(BaseModel):
-    """Shape of a `VQAutoencoder`; the defaults are small enough for two CPU cores."""
+class EncoderConfig(BaseModel):
+    """Shape of a `TokenEncoder`; the defaults are small enough for two CPU cores."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,21 +38,26 @@ class AutoencoderConfig(BaseModel):
     )
     dim: Count = Field(default=128, description="width of the transformers")
     encoder_depth: int = Field(default=2, ge=0, description="blocks of the encoder")
-    decoder_depth: int = Field(default=2, ge=0, description="blocks of the decoder")
     heads: Count = Field(default=4, description="attention heads; divides dim")
     latent: Count = Field(default=32, description="width of the codes")
     codes: Count = Field(default=512, description="size of the code book, the vocabulary")
-    reach: int = Field(
-        default=0,
-        ge=0,
-        description="tokens on each side that decoding starts from; none in the reference",
-    )
-    post_mlp: bool = Field(default=True, description="end encoder and decoder with a tanh MLP")
+    post_mlp: bool = Field(default=True, description="end each transformer with a tanh MLP")
 
     @property
     def grid(self) -> int:
         """Rows, and columns, of tokens."""
         return self.size // self.patch
+
+
+class AutoencoderConfig(EncoderConfig):
+    """Shape of a `VQAutoencoder`."""
+
+    decoder_depth: int = Field(default=2, ge=0, description="blocks of the decoder")
+    reach: int = Field(
+        default=0,
+        ge=0,
+        description="tokens on each side that decoding starts from; none in the reference",
+    )
 
     @property
     def outputs(self) -> int:
@@ -109,7 +116,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """What encoder and decoder have in common: positions, blocks, and the tanh MLP at the end."""
 
-    def __init__(self, config: AutoencoderConfig, depth: int) -> None:
+    def __init__(self, config: EncoderConfig, depth: int) -> None:
         super().__init__()
         self.pos_emb = nn.Parameter(sine_positions(config.grid, config.dim), requires_grad=False)
         self.blocks = nn.ModuleList(Block(config.dim, config.heads) for _ in range(depth))
@@ -136,7 +143,7 @@ class Transformer(nn.Module):
 class Encoder(Transformer):
     """Values to one vector a patch."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config, config.encoder_depth)
         self.proj = nn.Conv2d(config.channels, config.dim, config.patch, config.patch)
 
@@ -160,37 +167,45 @@ class Decoder(Transformer):
         return F.pixel_shuffle(patches_BNP.transpose(1, 2).unflatten(2, x.shape[2:]), self.patch)
 
 
-class VQAutoencoder(nn.Module):
-    """Values (or class ids) → tokens → values (or logits of the classes)."""
+class TokenEncoder(nn.Module):
+    """Values (or class ids) → tokens, whatever decodes them."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.config = config
-        if config.labels:
+        self.has_labels = config.labels > 0
+        if self.has_labels:
             self.cls_emb = nn.Embedding(config.labels, config.channels)
         self.encoder = Encoder(config)
         self.quant_proj = nn.Conv2d(config.dim, config.latent, 1)
         self.quantize = CosineQuantizer(config.codes, config.latent)
-        self.decoder = Decoder(config)
-        self.post_quant_proj = nn.Conv2d(
-            config.latent, config.dim, 2 * config.reach + 1, padding=config.reach
-        )
 
     def encode(
         self, x: Float[Tensor, "B C H W"] | Int[Tensor, "B H W"]
     ) -> Float[Tensor, "B L h w"]:
         """Latents before they are quantized, of values or of class ids."""
-        if self.config.labels:
+        if self.has_labels:
             x = self.cls_emb(x).permute(0, 3, 1, 2)
         return self.quant_proj(self.encoder(x))  # type: ignore[no-any-return]
-
-    def decode(self, latents: Float[Tensor, "B L h w"]) -> Float[Tensor, "B C H W"]:
-        """Values, or logits, of quantized latents."""
-        return self.decoder(self.post_quant_proj(latents))  # type: ignore[no-any-return]
 
     def tokenize(self, x: Float[Tensor, "B C H W"] | Int[Tensor, "B H W"]) -> Int[Tensor, "B h w"]:
         """Ids of the codes."""
         return self.quantize.tokenize(self.encode(x))
+
+
+class VQAutoencoder(TokenEncoder):
+    """Values (or class ids) → tokens → values (or logits of the classes)."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        self.decoder = Decoder(config)
+        self.post_quant_proj = nn.Conv2d(
+            config.latent, config.dim, 2 * config.reach + 1, padding=config.reach
+        )
+
+    def decode(self, latents: Float[Tensor, "B L h w"]) -> Float[Tensor, "B C H W"]:
+        """Values, or logits, of quantized latents."""
+        return self.decoder(self.post_quant_proj(latents))  # type: ignore[no-any-return]
 
     def decode_tokens(self, tokens: Int[Tensor, "B h w"]) -> Float[Tensor, "B C H W"]:
         """Values, or logits, that tokens stand for."""
