@@ -2,6 +2,7 @@
 
     FourmillError
     ├── ConfigError           the user's configuration or command is wrong
+    │   ├── NoDecoderError    tokens of a tokenizer that was loaded without what decodes them
     │   └── UnknownNameError  a name that nobody knows; the nearest known ones are suggested
     ├── MissingPackageError   something optional is not there; the message says how to get it
     ├── SourceError           a corpus cannot be read at all
@@ -27,6 +28,10 @@ class FourmillError(Exception):
 
 class ConfigError(FourmillError, ValueError):
     """A configuration file, an option or an argument is wrong."""
+
+
+class NoDecoderError(ConfigError):
+    """Tokens of a tokenizer that can only make them."""
 
 
 class UnknownNameError(ConfigError):

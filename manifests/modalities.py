@@ -7,6 +7,7 @@ dense modality at any size.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -142,9 +143,17 @@ def _text(name: str, kind: Kind, extension: str, max_tokens: int, chunks: bool =
     return Modality(name, kind, name, extension, masking, TEXT_VOCAB, max_tokens)
 
 
-def _global_tokens(name: str, of: str) -> Modality:
+def vector_tokens(name: str, of: str, vocab_size: int = 8192, num_tokens: int = 16) -> Modality:
+    """The tokens of a modality of vectors, of a code book each; 4M sees them as a square.
+
+    >>> vector_tokens("tok_dinov2_global", "DINOv2-B14-global").grid
+    (4, 4)
+    """
+    side = math.isqrt(num_tokens)
+    if side**2 != num_tokens:
+        raise ConfigError(f"{name}: found {num_tokens} tokens, expected a square number of them")
     return Modality(
-        name, Kind.TOKENS, name, "npy", Masking.IMAGE, 8192, 16, 224, 56,
+        name, Kind.TOKENS, name, "npy", Masking.IMAGE, vocab_size, num_tokens, side * 56, 56,
         token_of=of, learned_positions=True,
     )  # fmt: skip
 
@@ -224,8 +233,8 @@ _BUILT_IN = (
     token_modality("sam_edge", 224, 16, 8_192),
     token_modality("dinov2", 224, 14, 8_192, of="DINOv2-B14"),
     token_modality("imagebind", 224, 14, 8_192, of="ImageBind-H14"),
-    _global_tokens("tok_dinov2_global", "DINOv2-B14-global"),
-    _global_tokens("tok_imagebind_global", "ImageBind-H14-global"),
+    vector_tokens("tok_dinov2_global", "DINOv2-B14-global"),
+    vector_tokens("tok_imagebind_global", "ImageBind-H14-global"),
     token_modality("rgb", 448, 16, 16_384),
     token_modality("depth", 448, 16, 8_192),
     token_modality("normal", 448, 16, 8_192),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Kind
 from fourmill.tokenize.base import CropSettings
-from fourmill.tokenize.vq import VQTokenizer
+from fourmill.tokenize.vq import EncoderOnlyTokenizer, VQTokenizer
 
 
 def evaluate(
@@ -33,7 +33,8 @@ def evaluate(
         - classes: `accuracy`, the share of known pixels;
         - features: `cosine`, the mean over cells;
         - all: `codes_used`, the share of the code book that occurs, and `perplexity`, the number
-          of codes that would carry as much if they were used evenly.
+          of codes that would carry as much if they were used evenly. A tokenizer without a
+          decoder has these two alone.
 
     Raises:
         SampleError: a label of wrong shape, range or type.
@@ -45,6 +46,8 @@ def evaluate(
         ]
     )
     tokens = tokenizer.encode(inputs)
+    if isinstance(tokenizer, EncoderOnlyTokenizer):
+        return code_use(tokens, tokenizer.spec.vocab_size)
     metrics = _METRICS[tokenizer.definition.kind](tokenizer.decode(tokens), inputs)
     return metrics | code_use(tokens, tokenizer.spec.vocab_size)
 

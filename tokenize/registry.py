@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _CLASSES = {
     "vq": ("vq", "VQTokenizer"),
+    "vq-encoder": ("vq", "EncoderOnlyTokenizer"),
+    "vectors": ("vectors", "VectorTokenizer"),
     "text": ("text", "TextTokenizer"),
     "boxes": ("boxes", "BoxesTokenizer"),
     "palette": ("palette", "PaletteTokenizer"),
@@ -28,15 +30,28 @@ _CLASSES = {
 _TEXT_KINDS = {
     "caption": "text", "det": "boxes", "color_palette": "palette", "metadata": "metadata",
 }  # fmt: skip
+PUBLISHER = "EPFL-VILAB/"
+"""How the ids of tokenizers that belong to the reference implementation begin."""
+
 _DIGESTED = (SPEC_FILE, "model.safetensors", "vocabulary.json")
 
 
-def load(folder: Path) -> Tokenizer:
+def load(place: Path | str) -> Tokenizer:
     """The tokenizer that was saved there, on the CPU.
+
+    Args:
+        place: a folder that a tokenizer was saved into, or weights published for the reference
+            implementation: `EPFL-VILAB/4M_tokenizers_…` or a copy of it (`tokenize/published.py`).
 
     Raises:
         ConfigError: there is none, or it is damaged.
+        MissingPackageError: published weights are not here and cannot be fetched.
     """
+    if _is_published(place):
+        from fourmill.tokenize import published
+
+        return published.load(place)
+    folder = Path(place)
     found = spec(folder)
     tokenizer: Tokenizer = _class_of(found.kind).load(folder, found)
     if tokenizer.spec != found:
@@ -111,6 +126,13 @@ def save_text_tokenizers(
         with whole_folder(folders[name]) as aside:
             tokenizer.save(aside)
     return folders
+
+
+def _is_published(place: Path | str) -> bool:
+    path = Path(place)
+    if path.is_dir():
+        return not (path / SPEC_FILE).is_file() and (path / "config.json").is_file()
+    return str(place).startswith(PUBLISHER) or path.suffix in (".safetensors", ".pth")
 
 
 def _class_of(kind: str) -> type[Any]:

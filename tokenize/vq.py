@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Kind, Masking, Modality, token_modality
-from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
+from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
 from fourmill.tokenize.base import CropSettings, Tokenizer, TokenizerSpec, token_dtype
+from fourmill.tokenize.encoder_only import EncoderOnly
 from fourmill.tokenize.values import cut, refuse_classes, refuse_other_kinds, to_labels, to_tensor
 
 WEIGHTS_FILE = "model.safetensors"
@@ -43,12 +44,14 @@ class VQTokenizer(Tokenizer):
             reference says `clip` of `CLIP-B16`).
     """
 
+    kind: ClassVar[str] = "vq"
+
     def __init__(
         self,
         definition: Modality,
         size: int,
         patch: int,
-        network: VQAutoencoder,
+        network: VQAutoencoder | EncoderOnly,
         name: str | None = None,
     ) -> None:
         refuse_other_kinds(definition)
@@ -66,7 +69,7 @@ class VQTokenizer(Tokenizer):
         self.spec = TokenizerSpec(
             modality=self._tokens.name,
             reads=definition.name,
-            kind="vq",
+            kind=self.kind,
             vocab_size=config.codes,
             max_tokens=config.grid**2,
             per_crop=True,
@@ -89,11 +92,16 @@ class VQTokenizer(Tokenizer):
         try:
             config = dict(spec.config)
             with torch.device("meta"):  # the file has all values: nothing is to be drawn
-                network = VQAutoencoder(AutoencoderConfig(**config.pop("network")))
+                network = cls.make_network(config.pop("network"))
             network.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
-            return cls(_parse_modality(config.pop("definition")), network=network, **config)
+            return cls(parse_modality(config.pop("definition")), network=network, **config)
         except _DAMAGE as error:
             raise ConfigError(f"{folder}: not a VQ tokenizer: {error}") from error
+
+    @staticmethod
+    def make_network(config: Mapping[str, Any]) -> VQAutoencoder | EncoderOnly:
+        """A new network, of the configuration that `spec.json` holds."""
+        return VQAutoencoder(AutoencoderConfig(**config))
 
     def save(self, folder: Path) -> None:
         """Write `spec.json` and `model.safetensors`."""
@@ -185,7 +193,19 @@ class VQTokenizer(Tokenizer):
             yield filled.to(device)
 
 
-def _parse_modality(values: Mapping[str, Any]) -> Modality:
+class EncoderOnlyTokenizer(VQTokenizer):
+    """A VQ tokenizer that makes tokens, and raises `NoDecoderError` where it should decode them."""
+
+    kind = "vq-encoder"
+
+    @staticmethod
+    def make_network(config: Mapping[str, Any]) -> VQAutoencoder | EncoderOnly:
+        """A new network, of the configuration that `spec.json` holds."""
+        return EncoderOnly(EncoderConfig(**config))
+
+
+def parse_modality(values: Mapping[str, Any]) -> Modality:
+    """The definition that a tokenizer's `spec.json` holds."""
     masking = values["masking"]
     fields = {
         **values,

@@ -14,24 +14,32 @@ from fourmill.tokenize.autoencoder import (
     TokenEncoder,
     VQAutoencoder,
 )
+from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 
-REFERENCE = np.load(Path(__file__).parents[1] / "data" / "tokenize" / "reference.npz")
+DATA = Path(__file__).parents[1] / "data" / "tokenize"
+REFERENCE = np.load(DATA / "reference.npz")
+GLOBAL = np.load(DATA / "reference_global.npz")
 VIT_S: dict[str, Any] = {"dim": 512, "encoder_depth": 8, "heads": 8}
 
 
 Network = TypeVar("Network", bound=TokenEncoder)
 
 
-def with_weights(case: str, network: Network) -> Network:
-    """Weights from sines of the parameter's number and position; codes from cosines."""
-    state = network.state_dict()
-    for index, name in enumerate(REFERENCE[f"{case}/names"].tolist()):
+def weights_by_rule(state: dict[str, torch.Tensor], names: list[str]) -> None:
+    """Weights from sines of the parameter's number and position."""
+    for index, name in enumerate(names):
         size = state[name].shape
         scale = 0.5 / size[-1] ** 0.5 if len(size) > 1 else 0.1
         values = np.sin(0.7 * np.arange(state[name].numel()) + index) * scale
         values += 1.0 if "norm" in name and name.endswith("weight") else 0.0
         state[name] = torch.from_numpy(values.reshape(size)).float()
+
+
+def with_weights(case: str, network: Network) -> Network:
+    """Weights by the rule; codes from cosines."""
+    state = network.state_dict()
+    weights_by_rule(state, REFERENCE[f"{case}/names"].tolist())
     codes = state["quantize._codebook.embed"]
     waves = np.cos(1.3 * np.arange(codes.numel())).reshape(codes.shape)
     state["quantize._codebook.embed"] = F.normalize(torch.from_numpy(waves).float(), dim=-1)
@@ -104,3 +112,24 @@ def test_a_denoising_pass_given_tokens_is_the_references():
     codes = network.quantize.lookup(tokens)
     clean = network.decoder(noisy, torch.tensor([300]), codes)[..., ::4, ::4]
     np.testing.assert_allclose(clean, REFERENCE["divae/predicted_clean_every_4th_pixel"], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_tokens_of_vectors_are_the_references():
+    shape = {"dim": 256, "encoder_depth": 2, "decoder_depth": 2, "latent": 256}
+    network = BottleneckAutoencoder(BottleneckConfig(channels=768, books=16, codes=64, **shape))
+    state = network.state_dict()
+    names = GLOBAL["global/names"].tolist()
+    assert sorted(names) == sorted(state)
+    weights_by_rule(state, names)
+    network.load_state_dict(state)
+    network.eval()
+    vectors = np.sin(0.01 * np.arange(3 * 768)).reshape(3, 768, 1, 1).astype(np.float32)
+    latents = network.encode(torch.from_numpy(vectors))
+    expected = GLOBAL["global/latents_before_quantizing"]
+    np.testing.assert_allclose(latents, expected, rtol=1e-5, atol=1e-5)
+    tokens = network.quantize.tokenize(latents)
+    np.testing.assert_array_equal(tokens, GLOBAL["global/tokens"])
+    decoded = network.decode_tokens(tokens)
+    np.testing.assert_allclose(decoded, GLOBAL["global/decoded"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(network.decode(network.quantize(latents)), decoded)

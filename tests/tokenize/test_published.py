@@ -1,0 +1,213 @@
+"""Tokenizers published for the reference implementation load, and make the same tokens."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fourmill.manifests.errors import ConfigError, MissingPackageError, NoDecoderError
+from fourmill.tokenize import published, registry
+from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
+from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
+from fourmill.tokenize.crops import crop_settings
+from fourmill.tokenize.evaluate import evaluate
+from fourmill.tokenize.vq import EncoderOnlyTokenizer, VQTokenizer
+
+WIDTHS = {"dim": 64, "heads": 1, "encoder_depth": 2, "decoder_depth": 2, "codes": 64}
+VIT = {
+    "image_size": 64, "n_channels": 3, "enc_type": "vit_t_enc", "dec_type": "vit_t_dec",
+    "patch_proj": True, "post_mlp": True, "patch_size": 16, "quant_type": "lucid",
+    "codebook_size": 64, "num_codebooks": 1, "latent_dim": 32, "norm_codes": True,
+    "norm_latents": False, "sync_codebook": False, "undo_std": False, "ckpt_path": None,
+}  # fmt: skip
+MLP = {
+    "n_channels": 768, "enc_type": "BottleneckMLP/B_2-Wi_32", "dec_type": "BottleneckMLP/B_1-Wi_32",
+    "quant_type": "memcodes", "codebook_size": 64, "num_codebooks": 16, "latent_dim": 64,
+}  # fmt: skip
+RGB = "EPFL-VILAB/4M_tokenizers_rgb_16k_224-448"
+SEMSEG = "4M_tokenizers_semseg_4k_224-448"
+CLIP = "4M_tokenizers_CLIP-B16_8k_224-448"
+DINO = "4M_tokenizers_DINOv2-B14-global_8k_16_224"
+
+
+@pytest.fixture(autouse=True)
+def a_small_transformer(monkeypatch):
+    """The smallest published one has 25 million parameters."""
+    monkeypatch.setitem(published._TRANSFORMERS, "t", (64, 2, 1))
+
+
+def transformer(**shape):
+    torch.manual_seed(0)
+    config = {"channels": 3, "size": 64, "patch": 16, **WIDTHS, **shape}
+    return VQAutoencoder(AutoencoderConfig(**config)).eval()
+
+
+def mlp():
+    torch.manual_seed(0)
+    shape = {"dim": 32, "encoder_depth": 2, "decoder_depth": 1, "latent": 64}
+    return BottleneckAutoencoder(BottleneckConfig(channels=768, books=16, codes=64, **shape)).eval()
+
+
+def publish(folder, network, settings, has_diffusion_decoder=False):
+    """A folder as the reference's repositories are."""
+    state = {name: each.contiguous() for name, each in network.state_dict().items()}
+    if has_diffusion_decoder:
+        ours = ("decoder.", "post_quant_proj.")
+        state = {name: each for name, each in state.items() if not name.startswith(ours)}
+        state["decoder.input_blocks.0.0.weight"] = torch.zeros(8, 35, 3, 3)
+    folder.mkdir(parents=True)
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def tokens_of(tokenizer, labels, sizes):
+    names = [str(index) for index in range(len(labels))]
+    crops = [
+        crop_settings(name, height, width, 2)
+        for name, (height, width) in zip(names, sizes, strict=True)
+    ]
+    return tokenizer.tokenize(labels, crops, sizes, names), crops
+
+
+def same_as_the_writers(tokenizer, network, labels):
+    """The tokens of the user's way, after they were compared with what the writer makes."""
+    sizes = [(64, 80)] * len(labels)
+    tokens, crops = tokens_of(tokenizer, labels, sizes)
+    prepared = [tokenizer.prepare(*each) for each in zip(labels, crops, sizes, strict=True)]
+    with torch.inference_mode():
+        expected = network.tokenize(torch.cat(prepared)).flatten(1)
+    np.testing.assert_array_equal(tokens.reshape(expected.shape), expected)
+    assert len(np.unique(tokens)) > 3
+    return tokens
+
+
+def pictures(photographs):
+    return [photo[:64, :80] for photo in photographs.values()]
+
+
+def test_an_id_gives_the_published_encoder_which_cannot_decode(photographs, tmp_path, monkeypatch):
+    network = transformer()
+    monkeypatch.setenv("FOURMILL_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("FOURMILL_CACHE", str(tmp_path / "cache"))
+    settings = VIT | {"dec_type": "unet_patched", "beta_schedule": "linear"}
+    publish(tmp_path / RGB, network, settings, has_diffusion_decoder=True)
+    tokenizer = registry.load(RGB)
+    assert isinstance(tokenizer, EncoderOnlyTokenizer)
+    assert tokenizer.spec.modality == "tok_rgb@224"
+    assert (tokenizer.spec.reads, tokenizer.spec.max_tokens) == ("rgb", 196)
+    tokens = same_as_the_writers(tokenizer, network, pictures(photographs))
+    with pytest.raises(NoDecoderError, match="without its diffusion decoder"):
+        tokenizer.detokenize(tokens[:, 0])
+    tokenizer.save(tmp_path / "tok_rgb@224")
+    again = registry.load(tmp_path / "tok_rgb@224")
+    assert isinstance(again, EncoderOnlyTokenizer)
+    photo = [pictures(photographs)[0]], [crop_settings("a", 64, 80, 2)], [(64, 80)], ["a"]
+    assert set(evaluate(again, *photo)) == {"codes_used", "perplexity"}
+    same_as_the_writers(again, network, pictures(photographs))
+
+
+def test_class_maps_and_features_load_with_their_decoder(tmp_path, photographs):
+    classes = transformer(channels=64, labels=134)
+    settings = VIT | {"n_channels": 64, "n_labels": 134}
+    tokenizer = registry.load(publish(tmp_path / SEMSEG, classes, settings))
+    assert isinstance(tokenizer, VQTokenizer)
+    assert tokenizer.spec.modality == "tok_semseg@224"
+    maps = [photo.mean(-1).astype(np.uint8) // 3 for photo in pictures(photographs)]
+    tokens = same_as_the_writers(tokenizer, classes, maps)
+    decoded = np.stack([np.asarray(each) for each in tokenizer.detokenize(tokens[:, 0])])
+    assert decoded.shape == (6, 224, 224)
+
+    features = transformer(channels=512, size=4, patch=1)
+    settings = VIT | {"n_channels": 512, "patch_proj": False}
+    tokenizer = published.load(publish(tmp_path / CLIP, features, settings), size=64)
+    assert (tokenizer.spec.modality, tokenizer.spec.reads) == ("tok_clip@64", "CLIP-B16")
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(size=(512, 4, 5)).astype(np.float16) for _ in range(3)]
+    tokens = same_as_the_writers(tokenizer, features, maps)
+    expected = features.decode_tokens(torch.from_numpy(tokens[:, 0]).long().view(3, 4, 4))
+    found = [np.asarray(each) for each in tokenizer.detokenize(tokens[:, 0])]
+    np.testing.assert_allclose(found, expected.detach().half(), rtol=2e-3, atol=1e-4)
+
+
+def test_vectors_load_from_one_file_with_its_settings_inside(tmp_path):
+    network = mlp()
+    file = tmp_path / DINO / "model.safetensors"
+    file.parent.mkdir()
+    state = {name: each.contiguous() for name, each in network.state_dict().items()}
+    save_file(state, file, {key: str(value) for key, value in MLP.items()})
+    tokenizer = registry.load(file)
+    assert tokenizer.spec.modality == "tok_dinov2_global"
+    vectors = list(np.random.default_rng(0).normal(size=(5, 768)).astype(np.float32))
+    tokens, _ = tokens_of(tokenizer, vectors, [(8, 8)] * 5)
+    with torch.inference_mode():
+        expected = network.tokenize(torch.from_numpy(np.stack(vectors))[..., None, None])
+    np.testing.assert_array_equal(tokens, expected[..., 0, 0])
+
+
+def test_a_checkpoint_of_a_training_loads_and_runs_no_code(tmp_path, photographs):
+    network = transformer()
+    file = tmp_path / "ViTS-ViTS_64.pth"
+    names = {"encoder_type": "vit_t_enc", "decoder_type": "vit_t_dec", "quantizer_type": "lucid"}
+    settings = {key: VIT[key] for key in ("patch_size", "codebook_size", "latent_dim", "post_mlp")}
+    args = argparse.Namespace(domain="rgb", **names, **settings)
+    torch.save({"model": network.state_dict(), "args": args, "epoch": 3}, file)
+    tokenizer = published.load(file, reads="rgb", size=64)
+    same_as_the_writers(tokenizer, network, pictures(photographs))
+
+    torch.save({"model": network.state_dict(), "args": Attack(tmp_path / "ran")}, file)
+    with pytest.raises(ConfigError, match="not a tokenizer of the reference"):
+        published.load(file, reads="rgb", size=64)
+    assert not (tmp_path / "ran").exists()
+
+
+class Attack:
+    """A pickle that makes a file where it is trusted."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"codebook_size": 128}, "not a tokenizer of the reference.*size mismatch"),
+        ({"norm_codes": False}, "norm_codes False"),
+        ({"num_codebooks": 4}, "4 code books"),
+        ({"out_conv": True}, "ends in convolutions"),
+        ({"dec_type": "vit_l_dec"}, "another width"),
+        ({"enc_type": "resnet"}, "found network 'resnet', expected one of vit_s_enc"),
+        ({"patch_size": 15}, "size 224 is not a multiple"),
+        ({"enc_type": "BottleneckMLP/B_2-Wi_32"}, "expected BottleneckMLP"),
+    ],
+)
+def test_what_is_not_supported_is_told(changed, message, tmp_path):
+    folder = publish(tmp_path / "4M_tokenizers_rgb_16k", transformer(), VIT | changed)
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        registry.load(folder)
+
+
+def test_what_is_not_there_or_of_another_modality_is_told(tmp_path, monkeypatch):
+    folder = publish(tmp_path / "mine", transformer(), VIT)
+    with pytest.raises(ConfigError, match="say which it reads"):
+        registry.load(folder)
+    with pytest.raises(ConfigError, match="found 1 channels, the tokenizer has 3"):
+        published.load(folder, reads="depth")
+    with pytest.raises(ConfigError, match="of no class maps"):
+        published.load(folder, reads="semseg_coco")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="not a tokenizer of the reference"):
+        published.load(folder, reads="rgb")
+    with pytest.raises(ConfigError, match="no such file"):
+        registry.load(tmp_path / "nothing.safetensors")
+    monkeypatch.setenv("FOURMILL_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(MissingPackageError, match=f"hf download {RGB}"):
+        registry.load(RGB)

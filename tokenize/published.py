@@ -1,0 +1,265 @@
+"""Tokenizers published for the reference implementation of 4M, as tokenizers of ours.
+
+`EPFL-VILAB/4M_tokenizers_*` of a model hub, or a copy: a folder with `config.json` and
+`model.safetensors`, one such file (settings in its metadata, or in `config.json` beside it), or a
+`.pth` checkpoint of a training. No code of the checkpoints is run: pickles may hold tensors,
+numbers and plain settings alone.
+"""
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import functional as F
+
+from fourmill.manifests import modalities
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.hub import HubWeights
+from fourmill.manifests.modalities import Kind, Modality
+from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
+from fourmill.tokenize.base import Tokenizer
+from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
+from fourmill.tokenize.encoder_only import EncoderOnly
+from fourmill.tokenize.registry import PUBLISHER
+from fourmill.tokenize.vectors import VectorTokenizer
+from fourmill.tokenize.vq import WEIGHTS_FILE, EncoderOnlyTokenizer, VQTokenizer
+
+State = dict[str, Tensor]
+
+_READS = {
+    "rgb": ("rgb", "rgb"),
+    "depth": ("depth", "depth"),
+    "normal": ("normal", "normal"),
+    "edge": ("canny_edge", "canny_edge"),
+    "semseg": ("semseg_coco", "semseg"),
+    "CLIP-B16": ("CLIP-B16", "clip"),
+    "DINOv2-B14": ("DINOv2-B14", "dinov2"),
+    "ImageBind-H14": ("ImageBind-H14", "imagebind"),
+    "DINOv2-B14-global": ("DINOv2-B14-global", "dinov2_global"),
+    "ImageBind-H14-global": ("ImageBind-H14-global", "imagebind_global"),
+}
+"""What a repository is named after: the modality that it encodes, and the name of its tokens."""
+
+_TRANSFORMERS = {"s": (512, 8, 8), "b": (768, 12, 12), "l": (1024, 24, 16)}
+"""Width, blocks and heads of the reference's `vit_<letter>_enc` and `vit_<letter>_dec`."""
+
+# settings that the training calls otherwise than the networks do
+_RENAMED = {
+    "encoder_type": "enc_type", "decoder_type": "dec_type", "quantizer_type": "quant_type",
+}  # fmt: skip
+
+_DAMAGE = (
+    EOFError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError,
+    ValidationError, pickle.UnpicklingError, yaml.YAMLError,
+)  # fmt: skip
+
+
+def load(
+    place: Path | str, reads: str | None = None, name: str | None = None, size: int = 224
+) -> Tokenizer:
+    """A published tokenizer, on the CPU; `save` makes it a folder like any other.
+
+    Tokenizers with a diffusion decoder (of images, depth, normals and edges) are loaded without
+    it: their tokens can be made, not decoded.
+
+    Args:
+        place: an id, a folder or a file.
+        reads: the modality that it encodes; by default what the repository is named after.
+        name: what its tokens are called, `tok_<name>`; as `reads` by default.
+        size: side of the crops that it is for, in pixels.
+
+    Raises:
+        ConfigError: not such a tokenizer, or one that is not supported.
+        MissingPackageError: it is not on this machine and cannot be fetched.
+        UnknownNameError: a modality that nobody knows.
+    """
+    path = _located(place)
+    definition, name = _modality_of(place, reads, name)
+    try:
+        settings, state = _read(path)
+        if "MLP" in settings.get("enc_type", ""):
+            return VectorTokenizer(definition, _vector_network(settings, state), name)
+        network = _dense_network(settings, state, size)
+        kind = VQTokenizer if isinstance(network, VQAutoencoder) else EncoderOnlyTokenizer
+        _refuse_other_channels(definition, network.config)
+        return kind(definition, size, settings.get("patch_size", 16), network, name)
+    except ConfigError:
+        raise
+    except _DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path}: not a tokenizer of the reference: {reason}") from error
+
+
+def _located(place: Path | str) -> Path:
+    path = Path(place)
+    if str(place).startswith(PUBLISHER) and not path.exists():
+        path = HubWeights(str(place)).folder()
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder, and no id of a published tokenizer")
+    return path
+
+
+def _modality_of(
+    place: Path | str, reads: str | None, name: str | None
+) -> tuple[Modality, str | None]:
+    if reads is None:
+        parts = [part for part in reversed(Path(place).parts) if "4M_tokenizers_" in part]
+        match = re.search(r"4M_tokenizers_(.+?)_\d+k", parts[0]) if parts else None
+        if match is None or match[1] not in _READS:
+            raise ConfigError(
+                f"{place}: its name does not tell the modality, or one that there is a tokenizer "
+                f"for ({', '.join(_READS)}); say which it reads"
+            )
+        reads, default = _READS[match[1]]
+        name = name or default
+    return modalities.modality(reads), name
+
+
+def _refuse_other_channels(definition: Modality, config: EncoderConfig) -> None:
+    is_classes = definition.kind is Kind.CLASSES
+    if is_classes is not (config.labels > 0):
+        raise ConfigError(f"{definition.name}: the tokenizer is of {'no ' * is_classes}class maps")
+    if not is_classes and definition.channels != config.channels:
+        raise ConfigError(
+            f"{definition.name}: found {definition.channels} channels, the tokenizer has "
+            f"{config.channels}"
+        )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], State]:
+    """Constructor arguments of the reference's network, and its weights."""
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    if file.suffix == ".pth":
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        settings, state = vars(checkpoint.get("args", argparse.Namespace())), checkpoint["model"]
+    else:
+        with safe_open(file, framework="pt") as tensors:
+            metadata = tensors.metadata() or {}
+            state = {each: tensors.get_tensor(each) for each in tensors.keys()}  # noqa: SIM118
+        settings = {key: yaml.safe_load(value) for key, value in metadata.items()}
+    beside = file.with_name("config.json")
+    if beside.is_file():
+        settings = json.loads(beside.read_text(encoding="utf-8"))
+    renamed = {_RENAMED.get(key, key): value for key, value in settings.items()}
+    return renamed, {each: value.float() for each, value in state.items()}
+
+
+def _vector_network(settings: Mapping[str, Any], state: State) -> BottleneckAutoencoder:
+    encoder, decoder = (_mlp(settings[each]) for each in ("enc_type", "dec_type"))
+    if settings.get("quant_type") != "memcodes" or encoder["dim"] != decoder["dim"]:
+        raise ConfigError(
+            f"found quantizer {settings.get('quant_type')} between MLPs of widths "
+            f"{encoder['dim']} and {decoder['dim']}; expected memcodes between equal ones"
+        )
+    config = BottleneckConfig(
+        channels=_channels(state),
+        dim=encoder["dim"],
+        encoder_depth=encoder["depth"],
+        decoder_depth=decoder["depth"],
+        expansion=encoder["expansion"],
+        latent=settings["latent_dim"],
+        books=settings["num_codebooks"],
+        codes=settings["codebook_size"],
+    )
+    with torch.device("meta"):
+        network = BottleneckAutoencoder(config)
+    network.load_state_dict(state, assign=True)
+    return network
+
+
+def _mlp(name: str) -> dict[str, int]:
+    """Of `BottleneckMLP/B_<depth>-Wi_<width>`, with `-E_<expansion>` where that is not 4."""
+    match = re.fullmatch(r"BottleneckMLP/\w_(\d+)-\w+_(\d+)(?:-\w+_(\d+))?", name)
+    if match is None:
+        raise ConfigError(f"found network {name!r}, expected BottleneckMLP/B_<depth>-Wi_<width>")
+    depth, dim, expansion = match.groups()
+    return {"depth": int(depth), "dim": int(dim), "expansion": int(expansion or 4)}
+
+
+def _dense_network(
+    settings: Mapping[str, Any], state: State, size: int
+) -> VQAutoencoder | EncoderOnly:
+    _refuse_other_quantizers(settings)
+    dim, depth, heads = _transformer(settings.get("enc_type", "vit_b_enc"), "enc")
+    patch = settings.get("patch_size", 16)
+    if size % patch:
+        raise ConfigError(f"size {size} is not a multiple of the tokenizer's patch of {patch}")
+    # the encoder of a feature map sees a cell where that of an image sees a patch
+    is_map = state["encoder.proj.weight"].shape[-1] == 1
+    shape: dict[str, Any] = {
+        "channels": _channels(state),
+        "labels": len(state["cls_emb.weight"]) if "cls_emb.weight" in state else 0,
+        "size": size // patch if is_map else size,
+        "patch": 1 if is_map else patch,
+        "dim": dim,
+        "encoder_depth": depth,
+        "heads": heads,
+        "latent": settings.get("latent_dim", 32),
+        "codes": settings.get("codebook_size", 16_384),
+        "post_mlp": settings.get("post_mlp", False),
+    }
+    network: VQAutoencoder | EncoderOnly
+    with torch.device("meta"):
+        if "post_quant_proj.weight" in state:
+            dim, depth, heads = _transformer(settings.get("dec_type", "vit_b_dec"), "dec")
+            if (dim, heads) != (shape["dim"], shape["heads"]) or _has_other_decoder(settings):
+                raise ConfigError(
+                    "found a decoder of another width or patch than the encoder's, or one that "
+                    "ends in convolutions: it is not supported"
+                )
+            network = VQAutoencoder(AutoencoderConfig(**shape, decoder_depth=depth))
+        else:
+            network = EncoderOnly(EncoderConfig(**shape))
+            state = {k: v for k, v in state.items() if not k.startswith("decoder.")}
+    grid = network.config.grid
+    network.load_state_dict({k: _positions(k, v, grid) for k, v in state.items()}, assign=True)
+    return network
+
+
+def _transformer(name: str, end: str) -> tuple[int, int, int]:
+    match = re.fullmatch(rf"vit_(\w)_{end}", name)
+    if match is None or match[1] not in _TRANSFORMERS:
+        known = ", ".join(f"vit_{each}_{end}" for each in _TRANSFORMERS)
+        raise ConfigError(f"found network {name!r}, expected one of {known}")
+    return _TRANSFORMERS[match[1]]
+
+
+def _refuse_other_quantizers(settings: Mapping[str, Any]) -> None:
+    found = (
+        settings.get("quant_type", "lucid"),
+        settings.get("norm_codes", True),
+        settings.get("num_codebooks", 1),
+    )
+    if found != ("lucid", True, 1):
+        raise ConfigError(
+            f"found quantizer {found[0]}, norm_codes {found[1]}, {found[2]} code books; expected "
+            "lucid with normed codes and one book"
+        )
+
+
+def _has_other_decoder(settings: Mapping[str, Any]) -> bool:
+    patch = settings.get("patch_size", 16)
+    return bool(settings.get("out_conv")) or (settings.get("patch_size_dec") or patch) != patch
+
+
+def _channels(state: State) -> int:
+    """Of the input, or of the embedding of classes; checkpoints of a training do not say."""
+    name = "encoder.linear_in.weight" if "encoder.linear_in.weight" in state else ""
+    return state[name or "encoder.proj.weight"].shape[1]
+
+
+def _positions(name: str, values: Tensor, grid: int) -> Tensor:
+    """Positions of the grid that is used, as the reference computes them in every pass."""
+    if not name.endswith(".pos_emb") or values.shape[2:] == (grid, grid):
+        return values
+    return F.interpolate(values, (grid, grid), mode="bicubic", align_corners=False)
