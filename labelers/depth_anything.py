@@ -1,7 +1,7 @@
 """Depth Anything V2 in its three sizes, which differ in nothing else."""
 
 from fourmill.labelers.base import LabelerSpec, Resources
-from fourmill.labelers.hub import HubWeights
+from fourmill.manifests.hub import HubWeights
 
 CITATION = "Yang et al. 2024, Depth Anything V2, arXiv:2406.09414"
 

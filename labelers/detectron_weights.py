@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fourmill.labelers.hub import file_sha256
 from fourmill.manifests.errors import MissingPackageError
+from fourmill.manifests.hub import file_sha256
 from fourmill.manifests.packages import cache_folder
 
 PREFIX = "https://dl.fbaipublicfiles.com/detectron2/"

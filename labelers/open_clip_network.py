@@ -9,11 +9,11 @@ from PIL import Image
 
 from fourmill.labelers.base import LabelerSpec
 from fourmill.labelers.batches import in_equal_batches, is_accelerator
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.patch_maps import feature_map, patch_grid
 from fourmill.labelers.required import check_packages
 from fourmill.labelers.sizes import resized, stretched
 from fourmill.manifests.errors import MissingPackageError
+from fourmill.manifests.hub import HubWeights
 
 WEIGHTS = HubWeights(
     "timm/vit_base_patch16_clip_224.openai", "977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import UnknownNameError
+from fourmill.manifests.errors import NoDecoderError, UnknownNameError
 from fourmill.manifests.labels import Label, decode_image
 from fourmill.manifests.modalities import Kind, modality
 from fourmill.manifests.render import render, sheet
@@ -155,7 +155,11 @@ def _decoded(
         return render(definition, None, cell)
     assert isinstance(tokens, np.ndarray)
     crop = tokens[_CROP] if tokens.ndim == 2 else tokens
-    return render(definition, tokenizer.detokenize(crop[None])[0], cell, like=like)
+    try:
+        label = tokenizer.detokenize(crop[None])[0]
+    except NoDecoderError:  # its tokens can be made, but not shown
+        label = None
+    return render(definition, label, cell, like=like)
 
 
 def _image(dataset: Dataset, index: int, row: int) -> NDArray[np.uint8]:

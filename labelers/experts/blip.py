@@ -2,7 +2,7 @@
 
 from fourmill.labelers.base import LabelerSpec, Resources
 from fourmill.labelers.captioners import Captioner
-from fourmill.labelers.hub import HubWeights
+from fourmill.manifests.hub import HubWeights
 
 
 class BLIP(Captioner):

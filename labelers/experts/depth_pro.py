@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from fourmill.labelers.base import LabelerSpec, Resources
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.transformers_depth import DepthLabeler
+from fourmill.manifests.hub import HubWeights
 
 
 class DepthPro(DepthLabeler):

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.patch_maps import feature_map, patch_grid
 from fourmill.labelers.transformers_network import Tensors, TransformersNetwork
 from fourmill.manifests.errors import SampleError
+from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.labels import Label
 
 _PATCH = 14

@@ -1,8 +1,8 @@
 """Relative depth by DPT, the architecture that 4M's depth was made with."""
 
 from fourmill.labelers.base import LabelerSpec, Resources
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.transformers_depth import DepthLabeler
+from fourmill.manifests.hub import HubWeights
 
 
 class DPT(DepthLabeler):

@@ -6,9 +6,9 @@ from typing import Any
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
 from fourmill.labelers.boxes import boxes_label
 from fourmill.labelers.detectors import detections
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.transformers_network import Tensors, TransformersNetwork
 from fourmill.manifests.errors import SampleError
+from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.labels import Label
 
 _BOX_THRESHOLD, _WORD_THRESHOLD = 0.3, 0.25

@@ -8,10 +8,10 @@ from jaxtyping import UInt8
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
 from fourmill.labelers.batches import precision
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.required import check_packages
 from fourmill.labelers.sizes import resized, stretched
 from fourmill.manifests.errors import SampleError
+from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.labels import Label
 
 

@@ -1,8 +1,8 @@
 """Semantic segmentation into the 133 classes of COCO, by the network that 4M's was made with."""
 
 from fourmill.labelers.base import LabelerSpec, Resources
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.transformers_segmentation import SegmentationLabeler
+from fourmill.manifests.hub import HubWeights
 
 
 class Mask2Former(SegmentationLabeler):

@@ -3,9 +3,9 @@
 from typing import Any
 
 from fourmill.labelers.base import LabelerSpec, Resources
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.transformers_network import TransformersNetwork
 from fourmill.labelers.transformers_segmentation import SegmentationLabeler
+from fourmill.manifests.hub import HubWeights
 
 _TASK = "the task is semantic"  # how its authors asked for it in training
 

@@ -2,7 +2,7 @@
 
 from fourmill.labelers.base import LabelerSpec, Resources
 from fourmill.labelers.detectors import CocoDetector
-from fourmill.labelers.hub import HubWeights
+from fourmill.manifests.hub import HubWeights
 
 
 class RTDetr(CocoDetector):

@@ -1,8 +1,8 @@
 """Everything in an image as one mask each, by Segment Anything 2."""
 
 from fourmill.labelers.base import LabelerSpec, Resources
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.instances import InstanceLabeler
+from fourmill.manifests.hub import HubWeights
 
 
 class SAM2(InstanceLabeler):

@@ -8,9 +8,9 @@ from jaxtyping import Float32, UInt8
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
 from fourmill.labelers.edge_thinning import thinned
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.mask_proposals import MaskProposer
 from fourmill.manifests.errors import SampleError
+from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.labels import Label
 
 

@@ -1,8 +1,8 @@
 """Semantic segmentation into the 150 classes of ADE20K."""
 
 from fourmill.labelers.base import LabelerSpec, Resources
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.transformers_segmentation import SegmentationLabeler
+from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.modalities import Kind, Modality, register
 
 register(Modality("semseg_ade20k", Kind.CLASSES, "semseg_ade20k", "png", channels=150))

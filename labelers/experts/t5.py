@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.transformers_network import Tensors, TransformersNetwork
 from fourmill.manifests.errors import SampleError
+from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.labels import Label
 
 _MOST_WORD_PIECES = 77  # as `t5_caption` has it

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fourmill.labelers.base import Labeler, LabelerSpec, Resources, Sample
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.transformers_network import Tensors, TransformersNetwork
 from fourmill.manifests.errors import SampleError
+from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.labels import Label
 
 _PERSON_SCORE = 0.5

@@ -13,9 +13,9 @@ from fourmill.labelers.batches import in_equal_batches
 from fourmill.labelers.edge_thinning import thinned
 from fourmill.labelers.experts.normals_from_depth import normals_of
 from fourmill.labelers.experts.sam_edges import outline
-from fourmill.labelers.hub import HubWeights
 from fourmill.labelers.mask_proposals import as_instances
 from fourmill.labelers.relative_depth import relative_depth
+from fourmill.manifests.hub import HubWeights
 
 
 def photo(bench) -> NDArray[Any]:

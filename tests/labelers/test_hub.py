@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.labelers.hub_server import COMMIT, Hub, serving
 
-from fourmill.labelers.hub import HubWeights, file_sha256
 from fourmill.manifests.errors import MissingPackageError
+from fourmill.manifests.hub import HubWeights, file_sha256
 
 ID = "org/net"
 FILES = {
@@ -53,7 +53,7 @@ def run(hub: Hub, home: Path, what: str, weights: str = f"HubWeights('{ID}')") -
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "FOURMILL_CACHE": str(home)}
     environment["HF_HUB_DISABLE_XET"] = "1"
     code = (
-        "from fourmill.labelers.hub import HubWeights\n"
+        "from fourmill.manifests.hub import HubWeights\n"
         "from fourmill.manifests.errors import FourmillError\n"
         f"weights = {weights}\n"
         f"try: print({what})\n"
