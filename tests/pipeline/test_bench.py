@@ -41,10 +41,9 @@ def test_a_benchmark_that_is_not_there_is_told(words, message, capsys):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_benchmark_of_the_engine_measures_engine_and_driver():
-    # the other parts are these with networks, and take minutes
-    command = [sys.executable, str(ENGINE), "--json", "--samples", "32", "--repeats", "1"]
-    command += ["--units", "300", "--only", "decode", "driver"]
+def test_the_benchmark_of_the_engine_measures_the_driver():
+    # the other parts run the same engine with networks, and take minutes
+    command = [sys.executable, str(ENGINE), "--json", "--units", "300", "--only", "driver"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     names = [json.loads(each)["name"].split("/")[1] for each in lines]
-    assert names == ["decode", "driver", "driver-flat", "driver-memory"]
+    assert names == ["driver", "driver-flat", "driver-memory"]

@@ -104,11 +104,11 @@ def test_what_was_killed_three_times_is_what_was_never_disturbed(cluster, two_no
 
 
 def _photos(root: Path) -> Dataset:
-    """Twelve shards of the built-in photographs."""
+    """Nine shards of the built-in photographs."""
     dataset = Dataset.open(str(root), create=True)
     ingest(
         dataset,
-        plan_ingest([open_source("builtin:photos?count=24")], samples_per_shard=2),
+        plan_ingest([open_source("builtin:photos?count=18")], samples_per_shard=2),
         on_progress=lambda *_: None,
     )
     return dataset
