@@ -29,9 +29,10 @@ from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAu
 from fourmill.tokenize.base import Tokenizer
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.encoder_only import EncoderOnly
+from fourmill.tokenize.networks import WEIGHTS_FILE
 from fourmill.tokenize.registry import PUBLISHER
 from fourmill.tokenize.vectors import VectorTokenizer
-from fourmill.tokenize.vq import WEIGHTS_FILE, EncoderOnlyTokenizer, VQTokenizer
+from fourmill.tokenize.vq import EncoderOnlyTokenizer, VQTokenizer
 
 State = dict[str, Tensor]
 

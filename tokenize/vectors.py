@@ -1,42 +1,38 @@
 """Tokenizers of vectors: one embedding of a whole image as a few tokens, of a code book each."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label, check_label
 from fourmill.manifests.modalities import Kind, Modality, vector_tokens
-from fourmill.tokenize.base import CropSettings, Tokenizer, TokenizerSpec, token_dtype
+from fourmill.tokenize.base import CropSettings, TokenizerSpec, token_dtype
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
-from fourmill.tokenize.vq import WEIGHTS_FILE, parse_modality
+from fourmill.tokenize.networks import NetworkTokenizer, as_config
 
 # Vectors in one pass of the network, always as many: a matrix product may round differently for
 # another number of rows, and a token must not depend on what else is in the batch.
 _BATCH = 64
 
-_DAMAGE = (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValidationError)
 
-
-class VectorTokenizer(Tokenizer):
+class VectorTokenizer(NetworkTokenizer):
     """A modality of vectors ↔ `tok_<name>`, one token a code book.
 
     A stored vector is of the whole image, and so are its tokens, whatever the crop.
 
     Args:
-        definition: of the modality that it encodes; it is stored with the tokenizer.
+        definition: of the modality that it encodes.
         name: what the tokens are called, `tok_<name>`; the modality's name by default.
     """
+
+    what = "a tokenizer of vectors"
+    network: BottleneckAutoencoder
 
     def __init__(
         self, definition: Modality, network: BottleneckAutoencoder, name: str | None = None
@@ -47,55 +43,27 @@ class VectorTokenizer(Tokenizer):
                 f"{definition.name}: found {definition.kind.value} of {definition.channels} "
                 f"channels; this tokenizer is for vectors of {config.channels}"
             )
-        self.definition = definition
-        self.network = network.eval().requires_grad_(False)
         name = name or definition.name
-        self._tokens = vector_tokens(f"tok_{name}", definition.name, config.codes, config.books)
+        tokens = vector_tokens(f"tok_{name}", definition.name, config.codes, config.books)
+        super().__init__(definition, network, tokens)
         self.spec = TokenizerSpec(
-            modality=self._tokens.name,
+            modality=tokens.name,
             reads=definition.name,
             kind="vectors",
             vocab_size=config.codes,
             max_tokens=config.books,
             per_crop=False,
             config={
-                "definition": asdict(definition) | {"classes": list(definition.classes)},
+                "definition": as_config(definition),
                 "network": config.model_dump(),
                 "name": name,
             },
         )
 
-    @classmethod
-    def load(cls, folder: Path, spec: TokenizerSpec) -> "VectorTokenizer":
-        """Read what `save` wrote.
-
-        Raises:
-            ConfigError: the weights are not there, or are those of another network.
-        """
-        try:
-            config = dict(spec.config)
-            with torch.device("meta"):  # the file has all values: nothing is to be drawn
-                network = BottleneckAutoencoder(BottleneckConfig(**config.pop("network")))
-            network.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
-            return cls(parse_modality(config.pop("definition")), network=network, **config)
-        except _DAMAGE as error:
-            raise ConfigError(f"{folder}: not a tokenizer of vectors: {error}") from error
-
-    def save(self, folder: Path) -> None:
-        """Write `spec.json` and `model.safetensors`."""
-        super().save(folder)
-        state = self.network.state_dict()
-        save_file({name: each.contiguous() for name, each in state.items()}, folder / WEIGHTS_FILE)
-
-    def to(self, device: str) -> "VectorTokenizer":
-        """Move the network; tokens may differ between devices where two codes are as near."""
-        self.network.to(device)
-        return self
-
-    @property
-    def token_modality(self) -> Modality:
-        """`tok_<name>`."""
-        return self._tokens
+    @staticmethod
+    def make_network(config: Mapping[str, Any]) -> BottleneckAutoencoder:
+        """A new network, of the configuration that `spec.json` holds."""
+        return BottleneckAutoencoder(BottleneckConfig(**config))
 
     def tokenize(
         self,
@@ -131,11 +99,7 @@ class VectorTokenizer(Tokenizer):
         Raises:
             ConfigError: an id that is not in the code books.
         """
-        if ids.min() < 0 or ids.max() >= self.spec.vocab_size:
-            raise ConfigError(
-                f"{self.spec.modality}: found ids {ids.min()} to {ids.max()}, expected 0 to "
-                f"{self.spec.vocab_size - 1}"
-            )
+        self._refuse_other_ids(ids)
         return self._in_batches(self.network.decode_tokens, ids)
 
     def _in_batches(self, function: Any, rows: NDArray[Any]) -> NDArray[Any]:

@@ -1,42 +1,34 @@
 """VQ tokenizers: images, depth, normals, edges, class maps and feature maps as grids of codes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label
-from fourmill.manifests.modalities import Kind, Masking, Modality, token_modality
+from fourmill.manifests.modalities import Kind, Modality, token_modality
 from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
-from fourmill.tokenize.base import CropSettings, Tokenizer, TokenizerSpec, token_dtype
+from fourmill.tokenize.base import CropSettings, TokenizerSpec, token_dtype
 from fourmill.tokenize.encoder_only import EncoderOnly
+from fourmill.tokenize.networks import NetworkTokenizer, as_config
 from fourmill.tokenize.values import cut, refuse_classes, refuse_other_kinds, to_labels, to_tensor
-
-WEIGHTS_FILE = "model.safetensors"
 
 # Crops in one pass of the network, always as many: a matrix product may round differently for
 # another number of rows, and a token must not depend on what else is in the batch.
 _BATCH = 16
 
-_DAMAGE = (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValidationError)
 
-
-class VQTokenizer(Tokenizer):
+class VQTokenizer(NetworkTokenizer):
     """A dense modality ↔ `tok_<name>@<size>`, one code a patch.
 
     Args:
-        definition: of the modality that it encodes; it is stored with the tokenizer.
+        definition: of the modality that it encodes.
         size: side of a crop in pixels.
         patch: side of a token in pixels; for feature maps, too, of the image they are of.
         network: its input is `size` pixels square, or one cell a token for feature maps.
@@ -45,6 +37,8 @@ class VQTokenizer(Tokenizer):
     """
 
     kind: ClassVar[str] = "vq"
+    what = "a VQ tokenizer"
+    network: VQAutoencoder | EncoderOnly
 
     def __init__(
         self,
@@ -61,65 +55,29 @@ class VQTokenizer(Tokenizer):
                 f"{definition.name}: the network has a grid of {config.grid} tokens a side, and "
                 f"size {size} with patches of {patch} needs {size / patch:g}"
             )
-        self.definition = definition
-        self.network = network.eval().requires_grad_(False)
-        self._tokens = token_modality(
-            name or definition.name, size, patch, config.codes, of=definition.name
-        )
+        name = name or definition.name
+        tokens = token_modality(name, size, patch, config.codes, of=definition.name)
+        super().__init__(definition, network, tokens)
         self.spec = TokenizerSpec(
-            modality=self._tokens.name,
+            modality=tokens.name,
             reads=definition.name,
             kind=self.kind,
             vocab_size=config.codes,
             max_tokens=config.grid**2,
             per_crop=True,
             config={
-                "definition": asdict(definition) | {"classes": list(definition.classes)},
+                "definition": as_config(definition),
                 "size": size,
                 "patch": patch,
                 "network": config.model_dump(),
-                "name": name or definition.name,
+                "name": name,
             },
         )
-
-    @classmethod
-    def load(cls, folder: Path, spec: TokenizerSpec) -> "VQTokenizer":
-        """Read what `save` wrote.
-
-        Raises:
-            ConfigError: the weights are not there, or are those of another network.
-        """
-        try:
-            config = dict(spec.config)
-            with torch.device("meta"):  # the file has all values: nothing is to be drawn
-                network = cls.make_network(config.pop("network"))
-            network.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
-            return cls(parse_modality(config.pop("definition")), network=network, **config)
-        except _DAMAGE as error:
-            raise ConfigError(f"{folder}: not a VQ tokenizer: {error}") from error
 
     @staticmethod
     def make_network(config: Mapping[str, Any]) -> VQAutoencoder | EncoderOnly:
         """A new network, of the configuration that `spec.json` holds."""
         return VQAutoencoder(AutoencoderConfig(**config))
-
-    def save(self, folder: Path) -> None:
-        """Write `spec.json` and `model.safetensors`."""
-        super().save(folder)
-        save_file(
-            {name: each.contiguous() for name, each in self.network.state_dict().items()},
-            folder / WEIGHTS_FILE,
-        )
-
-    def to(self, device: str) -> "VQTokenizer":
-        """Move the network; tokens may differ between devices where two codes are as near."""
-        self.network.to(device)
-        return self
-
-    @property
-    def token_modality(self) -> Modality:
-        """`tok_<name>@<size>`."""
-        return self._tokens
 
     @property
     def side(self) -> int:
@@ -177,11 +135,7 @@ class VQTokenizer(Tokenizer):
         Raises:
             ConfigError: an id that is not in the code book.
         """
-        if ids.min() < 0 or ids.max() >= self.spec.vocab_size:
-            raise ConfigError(
-                f"{self.spec.modality}: found ids {int(ids.min())} to {int(ids.max())}, expected 0 "
-                f"to {self.spec.vocab_size - 1}"
-            )
+        self._refuse_other_ids(ids)
         decoded = [self.network.decode_tokens(each).cpu() for each in self._batches(ids)]
         return torch.cat(decoded)[: len(ids)]
 
@@ -202,15 +156,3 @@ class EncoderOnlyTokenizer(VQTokenizer):
     def make_network(config: Mapping[str, Any]) -> VQAutoencoder | EncoderOnly:
         """A new network, of the configuration that `spec.json` holds."""
         return EncoderOnly(EncoderConfig(**config))
-
-
-def parse_modality(values: Mapping[str, Any]) -> Modality:
-    """The definition that a tokenizer's `spec.json` holds."""
-    masking = values["masking"]
-    fields = {
-        **values,
-        "kind": Kind(values["kind"]),
-        "masking": Masking(masking) if masking else None,
-        "classes": tuple(values["classes"]),
-    }
-    return Modality(**fields)
