@@ -15,6 +15,7 @@ from fourmill.manifests.npy import decode_npy, encode_npy
 _MAX_BYTES = 256 * 2**20  # of one array when it is unpacked
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
+# NotImplementedError and RuntimeError: packed or encrypted in a way that zipfile does not read
 _BROKEN = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError,
 )  # fmt: skip

@@ -23,15 +23,8 @@ def over_shards(
     if address is None and samples <= _FEW:
         yield from (function(*call) for call in calls)
         return
-    import ray
-
+    from fourmill.pipeline.tasks import run_tasks
     from fourmill.pipeline.workers import ray_session
 
     with ray_session(address):
-        task = ray.remote(num_cpus=1, max_retries=2)(function)
-        waiting = [task.remote(*call) for call in calls]
-        try:
-            for each in waiting:
-                yield ray.get(each)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
+        yield from run_tasks(function, calls, in_order=True)

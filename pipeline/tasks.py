@@ -18,12 +18,16 @@ def share(value: Any) -> Any:
 
 
 def run_tasks(
-    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], at_once: int | None = None
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    at_once: int | None = None,
+    in_order: bool = False,
 ) -> Iterator[Any]:
     """Results of the function for each call's arguments, in the order in which they are done.
 
     Args:
         at_once: calls that run at the same time; `None` for as many as there are CPUs.
+        in_order: results come in the order of the calls.
 
     Raises:
         FourmillError: of the function; calls that are under way end on their own.
@@ -34,7 +38,10 @@ def run_tasks(
     while left or waiting:
         while left and (at_once is None or len(waiting) < at_once):
             waiting.append(task.remote(*left.pop()))
-        finished, waiting = ray.wait(waiting, num_returns=1)
+        if in_order:
+            finished, waiting = waiting[:1], waiting[1:]
+        else:
+            finished, waiting = ray.wait(waiting, num_returns=1)
         try:
             yield from ray.get(finished)
         except RayTaskError as error:

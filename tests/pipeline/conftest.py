@@ -1,5 +1,8 @@
 """A folder of real photographs with captions, and one Ray instance for all tests."""
 
+import io
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,16 @@ CAPTIONS = {
     "coffee": "a cup of espresso on a wooden table",
     "rocket": "a rocket on its launch pad at night",
 }
+
+
+def png_bomb() -> bytes:
+    """A PNG whose header promises 60,000 pixels a side."""
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    return bytes(data)
 
 
 @pytest.fixture(scope="session")

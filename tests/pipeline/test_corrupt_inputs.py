@@ -1,13 +1,11 @@
 """What each kind of odd or broken picture gives, as docs/corpora.md says in a table."""
 
-import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.pipeline.conftest import png_bomb
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.labels import image_size
@@ -28,16 +26,6 @@ def _documented() -> dict[str, tuple[str, str]]:
     return {name: (stored, seen) for name, _, stored, seen in cells}
 
 
-def _bomb() -> bytes:
-    """A PNG whose header promises 60,000 pixels a side."""
-    buffer = io.BytesIO()
-    Image.new("L", (4, 4)).save(buffer, "PNG")
-    data = bytearray(buffer.getvalue())
-    data[16:24] = struct.pack(">II", 60_000, 60_000)
-    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
-    return bytes(data)
-
-
 @pytest.fixture
 def corrupt_folder(tmp_path: Path, photographs: dict[str, Image.Image]) -> Path:
     folder = tmp_path / "corrupt"
@@ -48,7 +36,7 @@ def corrupt_folder(tmp_path: Path, photographs: dict[str, Image.Image]) -> Path:
     photo.save(folder / "whole.jpg")
     (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:1500])
     (folder / "whole.jpg").unlink()
-    (folder / "bomb.png").write_bytes(_bomb())
+    (folder / "bomb.png").write_bytes(png_bomb())
     photo.save(folder / "wrong-suffix.png", "JPEG", **finely)
     (folder / "text.jpg").write_text("<html>not found</html>")
     (folder / "empty.jpg").write_bytes(b"")

@@ -1,13 +1,11 @@
 """Whatever a folder holds, the good pictures come in aligned and the others are listed."""
 
-import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.pipeline.conftest import png_bomb
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
@@ -16,16 +14,6 @@ from fourmill.pipeline.ingest import ingest, make_key, plan_ingest
 from fourmill.pipeline.sources.folder import FolderSource
 
 pytestmark = pytest.mark.ray
-
-
-def _huge_png() -> bytes:
-    """A PNG whose header promises 60,000 pixels a side."""
-    buffer = io.BytesIO()
-    Image.new("L", (4, 4)).save(buffer, "PNG")
-    data = bytearray(buffer.getvalue())
-    data[16:24] = struct.pack(">II", 60_000, 60_000)
-    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
-    return bytes(data)
 
 
 @pytest.fixture
@@ -49,7 +37,7 @@ def wild_folder(tmp_path: Path, photographs: dict[str, Image.Image]) -> Path:
     (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:9000])
     (folder / "text.jpg").write_text("this is no picture")
     (folder / "empty.png").write_bytes(b"")
-    (folder / "huge.png").write_bytes(_huge_png())
+    (folder / "huge.png").write_bytes(png_bomb())
     (folder / "notes.md").write_text("not looked at")
     return folder
 
