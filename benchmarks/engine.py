@@ -6,8 +6,9 @@ overhead: a network on one worker of the engine, beside the bare loop over the s
 before. decode: a labeler that takes no time, beside reading and decoding alone in as many
 processes. experts: five networks in one run, beside the sum of their bare loops and one decode.
 pools: the same networks in one pool that they share, beside a pool for each, on two CPUs. driver:
-CPU time that the driver takes for a unit of work, with a labeler that sleeps; the second tenth of
-the units beside the last, and what memory it gains between. plan: how long a restart over a
+CPU time that the driver takes for a unit of work, with a labeler that sleeps, where blocks stay in
+one worker and where they are handed on; the second tenth of the units beside the last, and what
+memory it gains between. plan: how long a restart over a
 finished dataset plans.
 
 Baseline and candidate take turns, and the median of the ratios counts, so that what else runs on
@@ -20,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +42,7 @@ from fourmill.manifests.shards import ShardRecord
 from fourmill.manifests.snapshots import Lineage, Producer, VersionEntry
 from fourmill.manifests.storage import Storage
 from fourmill.manifests.tables import contents_digest, write_tables
+from fourmill.pipeline import pace
 from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.engine import Engine
 from fourmill.pipeline.plan import plan_wave
@@ -47,7 +50,7 @@ from fourmill.pipeline.steps import Outcome, Step
 from fourmill.pipeline.work import BLOCK_SAMPLES, Block, load_block, run_step
 from fourmill.pipeline.workers import ray_session
 
-_WARM_BLOCKS = 8  # in which workers start, import and load
+_WARM_BLOCKS = 32  # in which workers start, import and load
 
 # what is written, and the side of the pictures that the network looks at, in pixels
 _NETWORKS = {"saliency": 96, "canny_edge": 128, "hed_edge": 160, "sam_edge": 192, "depth": 224}
@@ -61,7 +64,7 @@ class Options:
         only: these parts.
         samples: pictures, 512 x 384, that are labelled.
         repeats: of each pair.
-        units: of work that the driver is watched over.
+        units: of work that the driver is watched over, three for each block.
         shards: of the finished dataset.
         json: print one JSON object a line instead of a table.
     """
@@ -159,7 +162,7 @@ class Bench:
     @cached_property
     def large_corpus(self) -> Dataset:
         """The same, enough of it for what is done in no time."""
-        return make_corpus(self.folder / "large", 4, 4 * self.options.samples, 512)
+        return make_corpus(self.folder / "large", 4, 8 * self.options.samples, 512)
 
     def overhead(self) -> Iterator[Result]:
         """A network on one worker, and the bare loop."""
@@ -215,14 +218,18 @@ class Bench:
             return Engine(plan_wave(self.corpus, steps, relabel=True)).run().wall_seconds
 
     def driver(self) -> Iterator[Result]:
-        """What a unit of work costs the driver, first and last."""
+        """What a unit of work costs the driver, first and last, on both ways of a block."""
         units = self.options.units
         shards, samples = max(1, units // 3000), min(units, 3000) // 3
         corpus = make_corpus(self.folder / "small", shards, samples, 16)
-        clock = Clock()
-        plan = plan_wave(corpus, [Probe(sleeps=0.001, reads="image_size")])
-        with ray_session(cpus=2):
-            Engine(plan, clock.note, block_samples=1).run()
+        for way in ("together", "apart"):
+            clock = Clock()
+            plan = plan_wave(corpus, [Probe(sleeps=0.001, reads="image_size")])
+            with ray_session(cpus=2), _limits_of_pace(0.0 if way == "apart" else None):
+                Engine(plan, clock.note, block_samples=1).run()
+            yield from self._driver_results(clock, f"{way}/{units}")
+
+    def _driver_results(self, clock: Clock, what: str) -> Iterator[Result]:
         end = len(clock.cpu) - 1
         tenth = end // 10
         value, first, last = (
@@ -230,15 +237,16 @@ class Bench:
             for part in ((tenth, end), (tenth, 2 * tenth), (end - tenth, end))
         )
         yield Result(
-            "engine/driver", value, "ms/unit", "the goal", 3.0, round(value / 3, 3), 1.0, True
-        )
+            f"engine/driver/{what}", value, "ms/unit", "the goal", 3.0, round(value / 3, 3), 1.0,
+            True,
+        )  # fmt: skip
         yield Result(
-            f"engine/driver-flat/{units}", last, "ms/unit", "the second tenth of the units",
+            f"engine/driver-flat/{what}", last, "ms/unit", "the second tenth of the units",
             first, round(last / first, 3), 1.1, True,
         )  # fmt: skip
         early, late = (clock.memory[at] / 2**20 for at in (2 * tenth, end))
         yield Result(
-            f"engine/driver-memory/{units}", round(late), "MiB", "after a fifth of the units",
+            f"engine/driver-memory/{what}", round(late), "MiB", "after a fifth of the units",
             round(early), round(late / early, 3), 1.1, True,
         )  # fmt: skip
 
@@ -278,6 +286,18 @@ class Bench:
             name, round(engine, 1), "samples/s", baseline, round(bare, 1), round(ratio, 3),
             round(goal, 3), True,
         )  # fmt: skip
+
+
+@contextmanager
+def _limits_of_pace(limit: float | None) -> Iterator[None]:
+    """With 0, no step is light, and blocks are handed on from worker to worker."""
+    kept = pace.LIGHT, pace.BRIEF
+    if limit is not None:
+        pace.LIGHT = pace.BRIEF = limit
+    try:
+        yield
+    finally:
+        pace.LIGHT, pace.BRIEF = kept
 
 
 def five_networks() -> list[Probe]:

@@ -1,5 +1,6 @@
 """How units of work become remote calls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,6 +73,19 @@ class Sender:
         call.made, done = getattr(self, f"_{call.unit.kind}")(call)
         return done
 
+    def send_blocks(self, calls: Sequence[Call]) -> Any:
+        """Begin calls of whole blocks, one after another in one worker; a reference to a list of
+        their `Done`s."""
+        slot = calls[0].slot
+        assert slot is not None
+        passages = [self._passage(each) for each in calls]
+        count = sum(len(each.encodes) for each in passages)
+        *made, done = slot.actor.blocks.options(num_returns=count + 1).remote(passages)
+        left = iter(made)
+        for call, passage in zip(calls, passages, strict=True):
+            call.made = [next(left) for _ in passage.encodes]
+        return done
+
     def _load(self, call: Call) -> Any:
         assert call.block is not None
         rows, part = call.block.rows, call.trial.rows
@@ -92,19 +106,14 @@ class Sender:
         method = (actor.autopsy if call.trial.is_autopsy else actor.run).options(num_returns=2)
         return method.remote(errand, *self._board.inputs(call.block, call.unit.step))
 
-    def _block(self, call: Call) -> Any:
-        assert call.block is not None
-        assert call.slot is not None
+    def _passage(self, call: Call) -> Passage:
         block = call.block
-        encodes = self._board.encodes(block)
-        passage = Passage(
+        assert block is not None
+        return Passage(
             self._plan.url, self._plan.snapshot_id, self._modalities(call.shard.index),
             call.shard.index, block.rows, self._max_side,
-            {name: self._board.upstream(name) for name in block.steps}, encodes,
+            {name: self._board.upstream(name) for name in block.steps}, self._board.encodes(block),
         )  # fmt: skip
-        method = call.slot.actor.block.options(num_returns=len(encodes) + 1)
-        *made, done = method.remote(passage)
-        return made, done
 
     def _encode(self, call: Call) -> Any:
         assert call.block is not None

@@ -30,6 +30,7 @@ from fourmill.pipeline.faults import Fault
 from fourmill.pipeline.inquest import Inquest
 from fourmill.pipeline.pace import Pace
 from fourmill.pipeline.plan import Plan
+from fourmill.pipeline.pools import Pool, Slot
 from fourmill.pipeline.remote import Arrivals
 from fourmill.pipeline.report import OnProgress, Report
 from fourmill.pipeline.units import WHOLE, Done, NotPreparedError, Trial, Unit
@@ -63,6 +64,7 @@ class Engine:
         self._pace = Pace()
         self._later: list[tuple[float, int, Call]] = []
         self._numbers = itertools.count()
+        self._blocks_in_call = 1  # of the block that was opened last
 
     def run(self) -> Report:
         """Do all the work of the plan, committing each (step, shard) as soon as it is complete.
@@ -96,13 +98,16 @@ class Engine:
 
     def _begin(self) -> None:
         """Begin all that can begin now."""
-        limit = self._pools.open_blocks
+        limit = self._pools.open_blocks * self._blocks_in_call
         # labels wait in memory for their shard to be whole and the store to take it
         while self._board.num_open < limit and self._board.num_shards < 2 * limit:
             block = self._board.admit()
             if block is None:
                 break
-            if self._stays_together(block):
+            stays = self._stays_together(block)
+            number = self._pace.blocks_in_call(block.steps, len(block.rows)) if stays else 1
+            self._blocks_in_call = number
+            if stays:
                 self._send(Call(block.unit("block", block.steps[0]), block.shard, block))
             else:
                 self._load(block)
@@ -116,13 +121,38 @@ class Engine:
                 if slot is None and self._is_wanted(call):
                     break
                 pool.queue.popleft()
-                if slot is not None and self._is_wanted(call):
-                    steps = call.block.steps if call.unit.kind == "block" else [call.unit.step]
-                    for step in steps:
-                        self._crew.prepare(slot, step)
+                if slot is None or not self._is_wanted(call):
+                    continue
+                if call.unit.kind == "block":
+                    self._ask_for_blocks(slot, [call, *self._more_blocks(pool)])
+                else:
+                    self._crew.prepare(slot, call.unit.step)
                     call.slot = slot
                     slot.in_flight.append(call)
                     self._expect(call)
+
+    def _more_blocks(self, pool: Pool) -> list[Call]:
+        """Calls from the head of a queue that a worker takes with the one before them, a fair share
+        of what waits."""
+        share = -(-(len(pool.queue) + 1) // max(1, len(pool.working)))
+        calls: list[Call] = []
+        while (
+            pool.queue
+            and pool.queue[0].unit.kind == "block"
+            and len(calls) + 1 < min(share, self._blocks_in_call)
+        ):
+            call = pool.queue.popleft()
+            if self._is_wanted(call):
+                calls.append(call)
+        return calls
+
+    def _ask_for_blocks(self, slot: Slot, calls: list[Call]) -> None:
+        for call in calls:
+            call.slot = slot
+            for step in call.block.steps if call.block else ():
+                self._crew.prepare(slot, step)
+        slot.in_flight.append(calls)
+        self._arrivals.expect(self._sender.send_blocks(calls), partial(self._handle_blocks, calls))
 
     def _stays_together(self, block: OpenBlock) -> bool:
         """Whether one worker is to do all of a block: its steps are light, and it is neither a GPU
@@ -132,7 +162,7 @@ class Engine:
             not others
             and not pool.demand.gpus
             and self._is_on_disk
-            and self._pace.is_light(block.steps)
+            and self._pace.is_light(block.steps, len(block.rows))
         )
 
     def _load(self, block: OpenBlock) -> None:
@@ -173,6 +203,22 @@ class Engine:
             self._tried(call, future.result())
         else:
             getattr(self, f"_after_{call.unit.kind}")(call, call.block, future.result())
+
+    def _handle_blocks(self, calls: list[Call], future: "Future[list[Done]]") -> None:
+        error = future.exception()
+        slot = calls[0].slot
+        assert slot is not None
+        is_to_blame = self._crew.take_off(slot, calls, error)
+        results = [None] * len(calls) if error is not None else future.result()
+        for call, done in zip(calls, results, strict=True):
+            if not self._is_wanted(call):
+                continue
+            if done is None:
+                assert error is not None
+                self._failed(call, error, is_to_blame)
+            else:
+                assert call.block is not None
+                self._after_block(call, call.block, done)
 
     def _after_load(self, call: Call, block: OpenBlock, done: Done) -> None:
         self._pace.note_load(len(block.rows), done.seconds)

@@ -123,13 +123,22 @@ class Worker:
         )
         return ([] if errand.rows is not None else outcomes), done
 
-    def block(self, passage: Passage) -> tuple[EncodedBlock | Done, ...]:
-        """The labels of a block, encoded, and what the driver counts: what `load`, `run` and
+    def blocks(self, passages: Sequence[Passage]) -> tuple[EncodedBlock | list[Done], ...]:
+        """The labels of blocks, encoded, and what the driver counts of each: what `load`, `run` and
         `encode` do, without a way through the object store between them.
 
         Raises:
             NotPreparedError: a step is not loaded.
         """
+        made: list[EncodedBlock] = []
+        told = []
+        for passage in passages:
+            encoded, done = self._pass(passage)
+            made += encoded
+            told.append(done)
+        return *made, told
+
+    def _pass(self, passage: Passage) -> tuple[list[EncodedBlock], Done]:
         if missing := passage.steps.keys() - self._prepared:
             raise NotPreparedError(min(missing))
         started = time.perf_counter()
@@ -148,7 +157,7 @@ class Worker:
             encode_block(self._steps[name], modality, keys, outcomes[name], told[name].seconds)
             for name, modality in passage.encodes
         ]
-        return *encoded, Done(node_id(), seconds=loading, steps=told)
+        return encoded, Done(node_id(), seconds=loading, steps=told)
 
     def autopsy(
         self, errand: Errand, block: Block, *upstream: Sequence[Outcome]

@@ -45,5 +45,6 @@ def test_the_benchmark_of_the_engine_measures_the_driver():
     # the other parts run the same engine with networks, and take minutes
     command = [sys.executable, str(ENGINE), "--json", "--units", "300", "--only", "driver"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    names = [json.loads(each)["name"].split("/")[1] for each in lines]
-    assert names == ["driver", "driver-flat", "driver-memory"]
+    names = [json.loads(each)["name"].split("/")[1:3] for each in lines]
+    parts = ["driver", "driver-flat", "driver-memory"]
+    assert names == [[part, way] for way in ("together", "apart") for part in parts]

@@ -107,16 +107,17 @@ def test_labels_come_out_aligned_and_a_second_run_has_nothing_to_do(make_root):
 
 def test_blocks_that_stay_in_one_worker_give_the_same_bytes(make_root, tmp_path, monkeypatch):
     made = []
-    for light in (0.0, np.inf):
-        monkeypatch.setattr(pace, "LIGHT", light)
-        root = make_root(f"root-{light}").url
-        steps = [Brightness(dies_once=tmp_path / str(light), refuses="c")]
+    for limit in (0.0, np.inf):
+        for name in ("LIGHT", "BRIEF"):
+            monkeypatch.setattr(pace, name, limit)
+        root = make_root(f"root-{limit}").url
+        steps = [Brightness(dies_once=tmp_path / str(limit), refuses="c")]
         plan = plan_wave(Dataset.open(root), steps)
         together = []
         monkeypatch.setattr(Engine, "_after_block", _noting(Engine._after_block, together))
         report = Engine(plan, block_samples=1).run()
         assert report.deaths == 1
-        assert bool(together) == bool(light)
+        assert bool(together) == bool(limit)
         (writer,) = plan.steps["brightness"].writers.values()
         made.append(Dataset.open(root).publish([writer.finish()], "label"))
     apart, alike = (each.modalities["saliency"] for each in made)

@@ -72,8 +72,8 @@ class World:
         killers: keys of samples that kill at a step, or at `load`.
         accidents: errors that the next calls of a kind meet, first come first served.
         unwritable: a shard that no store takes.
-        load_seconds: that loading a block takes; steps take none, so more than 0 is worth keeping
-            blocks together for.
+        run_seconds: that a step takes for a block; loading takes none, so blocks whose steps take
+            none either are worth keeping together.
         together: (shard, first row) of blocks that stayed in one worker.
     """
 
@@ -82,7 +82,7 @@ class World:
         self.killers: dict[str, set[str]] = {}
         self.accidents: dict[str, list[Exception]] = {}
         self.unwritable = -1
-        self.load_seconds = 0.0
+        self.run_seconds = 0.0
         self.together: list[tuple[int, int]] = []
         self.committed: list[tuple[str, int]] = []
         self.progress: Counter[str] = Counter()
@@ -109,7 +109,7 @@ class World:
         keys = tuple(f"{shard}-{row}" for row in rows)
         if self.kills("load", [key for at, key in enumerate(keys) if at not in excluded]):
             return Ref(self), Ref(self, error=ray_errors.WorkerCrashedError())
-        return self.answer("load", keys, Done("node", keys=keys, seconds=self.load_seconds))
+        return self.answer("load", keys, Done("node", keys=keys))
 
     def load_autopsy(self, url, snapshot, modalities, shard, rows, side):
         dies = self.kills("load", [f"{shard}-{row}" for row in rows])
@@ -140,7 +140,7 @@ class Actor:
         def remote(*arguments: Any) -> Any:
             answer = None if self.is_dead else act(*arguments)
             if answer is None:
-                count = len(arguments[0].encodes) if name == "block" else 1
+                count = sum(len(p.encodes) for p in arguments[0]) if name == "blocks" else 1
                 died = Ref(self.world, error=ray_errors.ActorDiedError())
                 answer = (*[Ref(self.world)] * count, died)
             done = answer[-1]
@@ -160,18 +160,23 @@ class Actor:
         keys = [block.value[row] for row in rows if row not in errand.excluded]
         if self.world.kills(errand.step, keys):
             return None
-        done = Done("node", samples=len(rows), failed=len(errand.excluded))
+        seconds = self.world.run_seconds
+        done = Done("node", samples=len(rows), failed=len(errand.excluded), seconds=seconds)
         return self.world.answer(errand.step, None, done)
 
-    def do_block(self, passage):
-        keys = [f"{passage.shard}-{row}" for row in passage.rows]
-        if any(self.world.kills(name, keys) for name in ("load", *passage.steps)):
-            return None
-        told = {name: Done("node", samples=len(keys)) for name in passage.steps}
-        made, done = self.world.answer("block", tuple(keys), Done("node", steps=told))
+    def do_blocks(self, passages):
+        made, dones = [], []
+        for each in passages:
+            keys = [f"{each.shard}-{row}" for row in each.rows]
+            if any(self.world.kills(name, keys) for name in ("load", *each.steps)):
+                return None
+            told = {name: Done("node", samples=len(keys)) for name in each.steps}
+            dones.append(Done("node", steps=told))
+            made += [Ref(self.world, tuple(keys)) for _ in each.encodes]
+        _, done = self.world.answer("block", None, dones)
         if done.error is None:
-            self.world.together.append((passage.shard, passage.rows[0]))
-        return *(made for _ in passage.encodes), done
+            self.world.together += [(each.shard, each.rows[0]) for each in passages]
+        return *made, done
 
     def do_autopsy(self, errand, block, *upstream):
         dies = self.world.kills(errand.step, [block.value[row] for row in errand.rows])
@@ -192,7 +197,7 @@ def _keys(shard: int) -> tuple[str, ...]:
 def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world in which nothing goes wrong yet."""
     made = World()
-    made.load_seconds = float(request.param)
+    made.run_seconds = float(not request.param)
 
     class Told(Arrivals):
         def take(self, timeout):
@@ -253,7 +258,14 @@ def test_every_step_is_run_and_committed_once(world):
     assert _run(world).deaths == 0
     count = len(set(world.together))
     assert count == len(world.together)
-    assert 5 <= count < 15 if world.load_seconds else not count, "the first are a trial"
+    assert 5 <= count < 15 if not world.run_seconds else not count, "the first are a trial"
+
+
+def test_a_death_in_a_call_for_many_blocks_looks_at_each_of_them_apart(world):
+    world.killers = {"c": {"3-45"}}
+    report = _run(world)
+    assert report.failed["c"] == 1
+    assert report.deaths < 12, "not one death for each block of a call"
 
 
 def test_what_kills_at_a_step_fails_there_alone(world):
