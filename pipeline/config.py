@@ -4,15 +4,13 @@ Unknown keys are errors that suggest the nearest name. Relative paths are relati
 directory. The section `train` belongs to the trainer and is passed over here.
 """
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from fourmill.manifests.errors import ConfigError
+from fourmill.manifests import configs
 
 
 class _Section(BaseModel):
@@ -183,53 +181,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunCo
     Raises:
         ConfigError: no such file, not YAML, an unknown key (the nearest is named), a wrong value.
     """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected a mapping of options")
+    loaded = configs.read_yaml(path)
     for dotted, value in (overrides or {}).items():
-        _set(loaded, dotted.split("."), value)
-    try:
-        return RunConfig.model_validate(loaded)
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, str(path), RunConfig))) from error
-
-
-def explain(error: ValidationError, place: str, model: type[BaseModel]) -> list[str]:
-    """One line for each thing that is wrong with a configuration."""
-    lines = []
-    for each in error.errors():
-        dotted = ".".join(map(str, each["loc"]))
-        if each["type"] == "extra_forbidden":
-            known = _known_keys(model, each["loc"][:-1])
-            nearest = difflib.get_close_matches(str(each["loc"][-1]), known, n=1, cutoff=0.4)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-            lines.append(f"{place}: unknown key {dotted!r}; {hint}")
-        else:
-            lines.append(f"{place}: {dotted}: {each['msg']} (found {each['input']!r})")
-    return lines
-
-
-def _known_keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    current: Any = model
-    for part in path:
-        if isinstance(part, str) and issubclass(current, BaseModel):
-            current = _inner_model(current.model_fields[part].annotation)
-    return list(current.model_fields)
-
-
-def _inner_model(annotation: Any) -> Any:
-    for each in getattr(annotation, "__args__", ()):
-        if isinstance(each, type) and issubclass(each, BaseModel):
-            return each
-    return annotation
-
-
-def _set(target: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for part in path[:-1]:
-        target = target.setdefault(part, {})
-    target[path[-1]] = value
+        configs.assign(loaded, dotted, value)
+    return configs.validate(RunConfig, loaded, str(path))

@@ -2,21 +2,17 @@
 
 import json as json_module
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
 from tyro.conf import Positional
 
-from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.configs import assignments
 from fourmill.train import runs
 from fourmill.train.config import TrainConfig, load_train_config
 from fourmill.train.metrics import last_losses
 from fourmill.train.plan import plan_run
-
-if TYPE_CHECKING:
-    from fourmill.train.loop import Progress
+from fourmill.train.progress import progress_bar, say
 
 _SUMMARY = "model.json"  # of a finished run: where it ended
 
@@ -37,16 +33,16 @@ def train(
         dry_run: say what would be trained on what.
         json: print what was done as JSON.
     """
-    settings = load_train_config(config, _parse(set))
+    settings = load_train_config(config, assignments(set, "train"))
     if fresh and not dry_run and (old := runs.set_aside(settings.out)):
-        _say(f"set the run that was there aside, as {old}")
+        say(f"set the run that was there aside, as {old}")
     run = plan_run(settings)
     before = runs.finished_steps(settings.out)
     if dry_run:
         _describe(run, before, json)
         return
     if before >= settings.steps:
-        _say(f"nothing to do: {settings.out} has its {before} steps")
+        say(f"nothing to do: {settings.out} has its {before} steps")
     else:
         _train(settings)
     report = _report(settings)
@@ -80,7 +76,7 @@ def predict(
     from fourmill.train.panels import draw_panels
     from fourmill.train.predict import Predictor, pixel_inputs
 
-    settings = load_train_config(config, _parse(set))
+    settings = load_train_config(config, assignments(set, "train"))
     predictor = Predictor(settings)
     given = list(inputs) or pixel_inputs(predictor.domains) or list(predictor.domains.inputs[:1])
     targets = [name for name in predictor.domains.targets if name not in given]
@@ -90,7 +86,7 @@ def predict(
     draw_curves(settings.out / "metrics.jsonl", out / "curves.png")
     report = _report(settings) | {"inputs": given, "samples": predictions.keys}
     runs.replace_file(out / "predictions.json", json_module.dumps(report, indent=1).encode())
-    _say(f"wrote {out / 'predictions.png'}, {out / 'curves.png'}, {out / 'predictions.json'}")
+    say(f"wrote {out / 'predictions.png'}, {out / 'curves.png'}, {out / 'predictions.json'}")
 
 
 def generate(
@@ -123,7 +119,7 @@ def generate(
     from fourmill.train.predict import Predictor, pixel_inputs
     from fourmill.train.schedules import default_step
 
-    predictor = Predictor(load_train_config(config, _parse(set)))
+    predictor = Predictor(load_train_config(config, assignments(set, "train")))
     domains = predictor.domains
     given = list(inputs) or pixel_inputs(domains) or list(domains.inputs[:1])
     wanted = list(targets) or [name for name in domains.targets if name not in given]
@@ -135,41 +131,13 @@ def generate(
     predictions = predictor.predict(given, wanted, rows, steps=steps, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     draw_panels(predictions, given).save(out)
-    _say(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 def _train(settings: TrainConfig) -> None:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import (
-        Progress as Bar,
-    )
-
     from fourmill.train.loop import train as run_training
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", style="cyan"), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Bar(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("training 4M", total=settings.steps, note="")
-
-        def report(progress: "Progress") -> None:
-            note = f"{progress.samples_per_second:.1f} samples/s"
-            if progress.loss is not None:
-                note += f", loss {progress.loss:.3f}"
-                if not sys.stderr.isatty():
-                    _say(f"  step {progress.step} of {progress.steps}: {note}")
-                bar.update(task, note=note)
-            bar.update(task, completed=progress.step)
-
+    with progress_bar("training 4M", settings.steps) as report:
         run_training(settings, report)
 
 
@@ -194,29 +162,7 @@ def _describe(run: runs.Run, done: int, json: bool) -> None:
         _print(plan)
         return
     for name, value in plan.items():
-        _say(f"{name:>10}  {', '.join(value) if isinstance(value, list) else value}")
-
-
-def _parse(assignments: Sequence[str]) -> dict[str, Any]:
-    """`model.dim=384` → {"model.dim": 384}.
-
-    Raises:
-        ConfigError: no assignment, or a value that is not YAML.
-    """
-    values = {}
-    for each in assignments:
-        name, equals, value = each.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {each}: expected name=value")
-        try:
-            values[name.removeprefix("train.")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {each}: the value is not YAML") from error
-    return values
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+        say(f"{name:>10}  {', '.join(value) if isinstance(value, list) else value}")
 
 
 def _print(value: dict[str, Any]) -> None:

@@ -4,14 +4,13 @@
 keys are errors that suggest the nearest name. Nothing here needs torch.
 """
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fourmill.manifests import configs
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.hashing import sha256_of
 
@@ -193,49 +192,11 @@ def load_train_config(path: Path, overrides: Mapping[str, Any] | None = None) ->
         ConfigError: no such file, not YAML, no section, an unknown key (the nearest is named), a
             wrong value.
     """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("train"), dict):
+    loaded = configs.read_yaml(path)
+    if not isinstance(loaded.get("train"), dict):
         raise ConfigError(f"{path}: has no section `train`")
     outer = {name: loaded[name] for name in ("root", "tokenizers") if name in loaded}
     section = {**outer, **loaded["train"]}
     for dotted, value in (overrides or {}).items():
-        *parents, last = dotted.split(".")
-        place = section
-        for parent in parents:
-            place[parent] = dict(place.get(parent) or {})
-            place = place[parent]
-        place[last] = value
-    try:
-        return TrainConfig.model_validate(section)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error, str(path)))) from error
-
-
-def _explain(error: ValidationError, place: str) -> list[str]:
-    """One line for each thing that is wrong."""
-    lines = []
-    for each in error.errors():
-        dotted = ".".join(["train", *map(str, each["loc"])])
-        if each["type"] == "extra_forbidden":
-            known = _known_keys(each["loc"][:-1])
-            nearest = difflib.get_close_matches(str(each["loc"][-1]), known, n=1, cutoff=0.4)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-            lines.append(f"{place}: unknown key {dotted!r}; {hint}")
-        elif each["type"] == "missing":
-            lines.append(f"{place}: {dotted} is missing")
-        else:
-            lines.append(f"{place}: {dotted}: {each['msg']} (found {each['input']!r})")
-    return lines
-
-
-def _known_keys(path: Sequence[int | str]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {"model": ModelConfig, "masking": MaskingConfig}
-    if "mixture" in path:
-        return list(Mixture.model_fields)
-    section = sections.get(str(path[0])) if path else None
-    return list((section or TrainConfig).model_fields)
+        configs.assign(section, dotted, value)
+    return configs.validate(TrainConfig, section, str(path), "train")

@@ -1,9 +1,7 @@
 """The training loop. Whenever it is killed, it goes on from the last checkpoint to the same end."""
 
-import contextlib
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +11,9 @@ from torch import nn
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import TrainingError
 from fourmill.train import runs
-from fourmill.train.checkpoint import State, load_last, save_checkpoint
+from fourmill.train.checkpoint import load_last, save_checkpoint
 from fourmill.train.config import ModelConfig, TrainConfig
+from fourmill.train.devices import autocast, choose_device, choose_dtype
 from fourmill.train.domains import Domains
 from fourmill.train.loader import TokenLoader
 from fourmill.train.loss import compute_loss
@@ -24,22 +23,14 @@ from fourmill.train.metrics import MetricsLog, last_losses
 from fourmill.train.model import FourM, ModelShape
 from fourmill.train.optim import lr_at, make_optimizer, set_lr
 from fourmill.train.plan import plan_run
+from fourmill.train.progress import OnProgress, Progress
+from fourmill.train.saving import State
 from fourmill.train.selection import PADDING
 from fourmill.train.unigrams import unigram_losses
 
 _EVAL_SEED = 1_000_003  # of masks of the evaluation, which no training masks should share
 
 _UNIGRAM_SAMPLES = 2000  # that frequencies of tokens are counted on
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is reported after each step."""
-
-    step: int
-    steps: int
-    samples_per_second: float
-    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +47,7 @@ class TrainResult:
     val_losses: dict[str, float]
 
 
-def train(
-    config: TrainConfig, on_progress: Callable[[Progress], None] | None = None
-) -> TrainResult:
+def train(config: TrainConfig, on_progress: OnProgress | None = None) -> TrainResult:
     """Train to `config.steps`, from the last checkpoint if there is one.
 
     On one machine, with one number of threads, the weights are the same to the bit however often
@@ -83,26 +72,6 @@ def build_model(domains: Domains, config: ModelConfig, seed: int = 0) -> FourM:
     """The model of a configuration, with fresh weights."""
     fields = config.model_dump(exclude={"preset"})
     return FourM(domains, ModelShape(**fields), seed)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a configuration."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type of activations: bfloat16 where the device has matrix units for it."""
-    if name == "auto":
-        fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
-    """Products in `dtype`; parameters, norms and sums stay float32."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 class _Trainer:
@@ -133,7 +102,7 @@ class _Trainer:
             for block in (*self.model.encoder, *self.model.decoder):
                 block.compile()
 
-    def run(self, on_progress: Callable[[Progress], None] | None) -> None:
+    def run(self, on_progress: OnProgress | None) -> None:
         config = self.config
         first = self.state.step
         if not first:

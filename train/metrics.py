@@ -24,7 +24,11 @@ class MetricsLog:
     def write(self, kind: str, step: int, losses: dict[str, float], **more: Any) -> None:
         """Add a line; its `loss` is the mean over modalities."""
         loss = sum(losses.values()) / max(1, len(losses))
-        line = {"kind": kind, "step": step, "loss": loss, "by_modality": losses, **more}
+        self.add(kind, step, loss=loss, by_modality=losses, **more)
+
+    def add(self, kind: str, step: int, **values: Any) -> None:
+        """Add a line of any values."""
+        line = {"kind": kind, "step": step, **values}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

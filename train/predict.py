@@ -18,10 +18,11 @@ from fourmill.tokenize.registry import load
 from fourmill.train import runs
 from fourmill.train.checkpoint import load_weights
 from fourmill.train.config import TrainConfig
+from fourmill.train.devices import autocast, choose_device, choose_dtype
 from fourmill.train.domains import Domains
 from fourmill.train.generate import Conditions, generate
 from fourmill.train.loader import TokenLoader
-from fourmill.train.loop import autocast, build_model, choose_device, choose_dtype
+from fourmill.train.loop import build_model
 from fourmill.train.model import FourM
 from fourmill.train.schedules import GenerationStep, default_step
 

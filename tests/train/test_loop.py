@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import runs
 from fourmill.train.config import TrainConfig
-from fourmill.train.loop import Progress, train
+from fourmill.train.loop import train
+from fourmill.train.progress import Progress
 from fourmill.train.metrics import read_metrics
 
 MakeConfig = Callable[..., TrainConfig]

@@ -1,0 +1,57 @@
+"""How far a training is, told while it runs: a bar where there is a terminal, lines elsewhere."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is reported after each step."""
+
+    step: int
+    steps: int
+    samples_per_second: float
+    loss: float | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@contextmanager
+def progress_bar(title: str, steps: int) -> Iterator[OnProgress]:
+    """What shows progress for the time of a training."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", style="cyan"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    is_terminal = sys.stderr.isatty()
+    with Bar(*columns, console=Console(stderr=True), disable=not is_terminal) as bar:
+        task = bar.add_task(title, total=steps, note="")
+
+        def report(progress: Progress) -> None:
+            note = f"{progress.samples_per_second:.1f} samples/s"
+            if progress.loss is not None:
+                note += f", loss {progress.loss:.3f}"
+                if not is_terminal:
+                    say(f"  step {progress.step} of {progress.steps}: {note}")
+                bar.update(task, note=note)
+            bar.update(task, completed=progress.step)
+
+        yield report
+
+
+def say(text: str) -> None:
+    """A line for people, who read standard error."""
+    sys.stderr.write(text + "\n")
