@@ -17,8 +17,8 @@ from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import runs
 from fourmill.train.config import TrainConfig
 from fourmill.train.loop import train
-from fourmill.train.progress import Progress
 from fourmill.train.metrics import read_metrics
+from fourmill.train.progress import Progress
 
 MakeConfig = Callable[..., TrainConfig]
 
