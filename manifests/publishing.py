@@ -140,7 +140,14 @@ def choose_folder(storage: Storage, name: str, lineage: Lineage) -> str:
 def _holder(storage: Storage, folder: str) -> Lineage | None:
     """The lineage of what a folder holds."""
     table = find_shard_table(storage, folder)
-    return table.entry if table is not None else read_plan(storage, folder)
+    if table is not None:
+        return table.entry
+    plan = read_plan(storage, folder)
+    if plan is not None:
+        return plan
+    # a writer that completes the version in between removes its plan after writing the table
+    table = find_shard_table(storage, folder)
+    return table.entry if table is not None else None
 
 
 def publish(
