@@ -11,11 +11,11 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fourmill.tokenize.quantize import CosineQuantizer
+from fourmill.tokenize.quantize import CosineQuantizer, ScalarQuantizer
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -42,6 +42,21 @@ class EncoderConfig(BaseModel):
     latent: Count = Field(default=32, description="width of the codes")
     codes: Count = Field(default=512, description="size of the code book, the vocabulary")
     post_mlp: bool = Field(default=True, description="end each transformer with a tanh MLP")
+    # left out where there are none, as in what was saved before there were any
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        default=(),
+        exclude_if=lambda levels: not levels,
+        description="of a finite scalar quantization, one for each latent, instead of a code book",
+    )
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> "EncoderConfig":
+        if self.levels and (len(self.levels), math.prod(self.levels)) != (self.latent, self.codes):
+            raise ValueError(
+                f"levels {self.levels} are of {len(self.levels)} latents and "
+                f"{math.prod(self.levels)} codes, found {self.latent} and {self.codes}"
+            )
+        return self
 
     @property
     def grid(self) -> int:
@@ -177,7 +192,11 @@ class TokenEncoder(nn.Module):
             self.cls_emb = nn.Embedding(config.labels, config.channels)
         self.encoder = Encoder(config)
         self.quant_proj = nn.Conv2d(config.dim, config.latent, 1)
-        self.quantize = CosineQuantizer(config.codes, config.latent)
+        self.quantize: CosineQuantizer | ScalarQuantizer = (
+            ScalarQuantizer(config.levels)
+            if config.levels
+            else CosineQuantizer(config.codes, config.latent)
+        )
 
     def encode(
         self, x: Float[Tensor, "B C H W"] | Int[Tensor, "B H W"]

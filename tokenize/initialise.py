@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourmill.tokenize.autoencoder import Transformer, VQAutoencoder
-from fourmill.tokenize.quantize import nearest
+from fourmill.tokenize.quantize import CosineQuantizer, nearest
 
 _NUM_PATCHES = 80_000
 _NUM_SEED_PATCHES = 8_000  # for k-means++, whose cost is their number times the codes
@@ -44,6 +44,7 @@ def initialise(model: VQAutoencoder, inputs: Tensor, targets: Tensor, seed: int)
     patches_MP = patches_MP[_choose(len(patches_MP), _NUM_PATCHES, generator)]
     latents_ML = _start_encoder(model, patches_MP, generator)
     codes_KL, counts_K = cluster(F.normalize(latents_ML, dim=-1), config.codes, generator)
+    assert isinstance(model.quantize, CosineQuantizer), "there is a code book to start"
     codebook = model.quantize._codebook
     codebook.embed.copy_(codes_KL)
     # what an even batch would have left behind; the scale is forgotten within some steps

@@ -204,8 +204,9 @@ class ScalarQuantizer(nn.Module):
             raise ValueError(f"found levels {tuple(levels)}, expected some, of at least 2 each")
         strides = [math.prod(levels[:index]) for index in range(len(levels))]
         self.num_codes = math.prod(levels)
-        self.register_buffer("levels", torch.tensor(levels), persistent=False)
-        self.register_buffer("strides", torch.tensor(strides), persistent=False)
+        # never on the meta device, from which files bring only what is saved
+        for name, values in (("levels", list(levels)), ("strides", strides)):
+            self.register_buffer(name, torch.tensor(values, device="cpu"), persistent=False)
 
     @property
     def codes(self) -> Float[Tensor, "K L"]:

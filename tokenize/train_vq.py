@@ -31,6 +31,7 @@ from fourmill.tokenize.evaluate import evaluate
 from fourmill.tokenize.folders import whole_folder
 from fourmill.tokenize.initialise import initialise
 from fourmill.tokenize.losses import reconstruction_loss, targets_of
+from fourmill.tokenize.quantize import CosineQuantizer
 from fourmill.tokenize.values import cut, refuse_other_kinds, to_tensor
 from fourmill.tokenize.vq import VQTokenizer
 
@@ -200,7 +201,7 @@ def _fit(
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
-        if config.train_encoder:
+        if config.train_encoder and isinstance(network.quantize, CosineQuantizer):
             network.quantize.update(latents, tokens, generator)
         losses.append(round(loss.item(), 5))
         if on_progress:

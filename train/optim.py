@@ -1,19 +1,46 @@
 """AdamW (Loshchilov & Hutter 2019), and the learning rate over the steps."""
 
 import math
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from fourmill.train.config import TrainConfig
+
+class OptimizerConfig(Protocol):
+    """What the configuration of any training says of its optimizer."""
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate."""
+
+    @property
+    def min_lr(self) -> float:
+        """The learning rate at the end."""
+
+    @property
+    def warmup(self) -> int:
+        """Steps in which the learning rate rises."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of all parameters with two dimensions."""
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Of AdamW."""
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """Fused AdamW; weight decay on all that has two dimensions, embeddings included.
 
-    Norms and biases are not decayed.
+    Norms and biases are not decayed; what is frozen is left out.
     """
-    parameters = list(model.parameters())
+    parameters = [each for each in model.parameters() if each.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -21,9 +48,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
 
 
-def lr_at(step: int, config: TrainConfig) -> float:
+def lr_at(step: int, config: OptimizerConfig) -> float:
     """The learning rate of a step, counted from 0: a linear rise, then half a cosine.
 
+    >>> from fourmill.train.config import TrainConfig
     >>> config = TrainConfig(root="r", tokenizers="t", out="o", steps=100, warmup=10, lr=1.0)
     >>> [round(lr_at(step, config), 3) for step in (0, 9, 55, 99)]
     [0.1, 1.0, 0.5, 0.0]

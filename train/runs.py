@@ -7,9 +7,10 @@ out/checkpoints/step-000200/        weights, optimizer, state.json
 
 import json
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -110,21 +111,44 @@ def refuse_other_run(found: Run, wanted: Run) -> None:
     """
     if found.identity == wanted.identity:
         return
-    old, new = found.config.model_dump(mode="json"), wanted.config.model_dump(mode="json")
+    refuse_differences(
+        wanted.config.out,
+        (found.config.model_dump(mode="json"), found.contents),
+        (wanted.config.model_dump(mode="json"), wanted.contents),
+        {"root", "tokenizers", "out"},
+    )
+
+
+def refuse_differences(
+    out: Path,
+    old: tuple[Mapping[str, Any], Mapping[str, str]],
+    new: tuple[Mapping[str, Any], Mapping[str, str]],
+    incidental: Collection[str],
+) -> NoReturn:
+    """Refuse to go on with a run, for all that differs.
+
+    Args:
+        old: configuration, and digests of versions by modality, of the run that is there.
+        incidental: options that do not matter.
+
+    Raises:
+        ConfigError: always; what differs, and what to do.
+    """
+    (old_config, old_contents), (new_config, new_contents) = old, new
     differing = [
-        f"{key} was {old[key]!r}, now {new[key]!r}"
-        for key in new
-        if old[key] != new[key] and key not in {"root", "tokenizers", "out"}
+        f"{key} was {old_config.get(key)!r}, now {new_config[key]!r}"
+        for key in new_config
+        if old_config.get(key) != new_config[key] and key not in incidental
     ]
     changed = sorted(
         name
-        for name in found.contents.keys() | wanted.contents.keys()
-        if found.contents.get(name) != wanted.contents.get(name)
+        for name in old_contents.keys() | new_contents.keys()
+        if old_contents.get(name) != new_contents.get(name)
     )
     if changed:
         differing.append(f"the dataset has other versions of {', '.join(changed)}")
     raise ConfigError(
-        f"{wanted.config.out} holds a run that was made otherwise: {'; '.join(differing)}. Give "
+        f"{out} holds a run that was made otherwise: {'; '.join(differing)}. Give "
         f"another `out`, or begin anew with --fresh, which sets the old run aside"
     )
 
