@@ -69,7 +69,7 @@ class VQTokenizer(NetworkTokenizer):
                 "definition": as_config(definition),
                 "size": size,
                 "patch": patch,
-                "network": config.model_dump(),
+                "network": config.model_dump(mode="json"),
                 "name": name,
             },
         )
