@@ -10,24 +10,33 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float, Int
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from fourmill.tokenize.autoencoder import EncoderConfig, NetworkConfig, TokenEncoder
 from fourmill.tokenize.diffusion import Diffusion, DiffusionConfig, Sampling
+from fourmill.tokenize.quantize import ScalarQuantizer
 from fourmill.tokenize.unet import UNet, UNetConfig
 from fourmill.tokenize.uvit import UViT, UViTConfig
 
 _SAMPLING = Sampling()
 
 
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
 class DiVAEConfig(NetworkConfig):
     """Shape of a `DiVAE`: an encoder, and either `unet` (the default) or `uvit`."""
 
     encoder: EncoderConfig = Field(description="what makes tokens of an image")
-    unet: UNetConfig | None = Field(default=None, description="what denoises, given tokens")
-    uvit: UViTConfig | None = Field(default=None, description="what denoises instead")
+    unet: UNetConfig | None = Field(
+        default=None, exclude_if=_is_none, description="what denoises, given tokens"
+    )
+    uvit: UViTConfig | None = Field(
+        default=None, exclude_if=_is_none, description="what denoises instead"
+    )
     diffusion: DiffusionConfig = Field(
         default=DiffusionConfig(), description="the noise, and what is predicted"
     )
@@ -38,10 +47,6 @@ class DiVAEConfig(NetworkConfig):
         if isinstance(values, dict) and not values.get("unet") and not values.get("uvit"):
             return values | {"unet": UNetConfig()}
         return values
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value is not None}
 
     @property
     def denoiser(self) -> UNetConfig | UViTConfig:
@@ -84,10 +89,11 @@ class DiVAE(TokenEncoder):
         self.config: DiVAEConfig = config
         self.diffusion = Diffusion(config.diffusion)
         shape = config.encoder
+        denoiser = config.denoiser
         self.decoder = (
-            UViT(config.uvit, shape.channels, shape.latent, shape.grid)
-            if config.uvit
-            else UNet(config.denoiser, shape.channels, shape.latent)
+            UViT(denoiser, shape.channels, shape.latent, shape.grid)
+            if isinstance(denoiser, UViTConfig)
+            else UNet(denoiser, shape.channels, shape.latent)
         )
 
     def loss(
@@ -102,14 +108,18 @@ class DiVAE(TokenEncoder):
 
         Args:
             cap: see `Diffusion.loss`.
-            commitment: weight of how far latents are from their codes.
+            commitment: weight of how far latents are from their codes, if there is a code book.
         """
         latents = self.encode(values)
         tokens = self.quantize.tokenize(latents)
-        codes = self.quantize.lookup(tokens)
-        passed = latents + (codes - latents).detach()  # straight through
+        if isinstance(self.quantize, ScalarQuantizer):  # it has no codes to be near to
+            passed, apart = self.quantize(latents), latents.new_zeros(())
+        else:
+            codes = self.quantize.lookup(tokens)
+            passed = latents + (codes - latents).detach()  # straight through
+            apart = F.mse_loss(latents, codes)
         loss = self.diffusion.loss(self.decoder, values, passed, noise, steps, cap)
-        return loss + commitment * F.mse_loss(latents, codes), latents.detach(), tokens
+        return loss + commitment * apart, latents.detach(), tokens
 
     def decode_tokens(
         self,

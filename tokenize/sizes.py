@@ -1,7 +1,7 @@
 """One network for crops of several sizes: its positions are interpolated, all else stays."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,9 @@ def resized_network(network: Network, size: int) -> Network:
     Raises:
         ValidationError: a side that its decoder cannot have.
     """
+    make: Any = type(network)  # of the configuration of its own kind
     with torch.device("meta"):  # the state has all values: nothing is to be drawn
-        resized = type(network)(network.config.resized(size))
+        resized: Network = make(network.config.resized(size))
     state = resized_state(network.state_dict(), resized.shape.grid)
     resized.load_state_dict(state, assign=True)
     return resized

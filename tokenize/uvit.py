@@ -156,11 +156,15 @@ class UViT(nn.Module):
         kept = []
         for stack in self.down:
             x_BDhw = stack(x_BDhw, step_BE)
-            if isinstance(stack[0], Residual):
+            if _has_skip(stack):
                 kept.append(x_BDhw)
         x_BDhw = self.middle(x_BDhw, step_BE, latents)
         for stack in self.up:
-            if isinstance(stack[0], Residual):
+            if _has_skip(stack):
                 x_BDhw = torch.cat([x_BDhw, kept.pop()], dim=1)
             x_BDhw = stack(x_BDhw, step_BE)
         return F.pixel_shuffle(self.out(x_BDhw), self.config.patch)
+
+
+def _has_skip(stack: nn.Module) -> bool:
+    return isinstance(next(stack.children()), Residual)
