@@ -7,6 +7,7 @@ Shapes: B batch, N tokens, D width, L latent width, C channels, H and W pixels, 
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
@@ -23,10 +24,22 @@ Count = Annotated[int, Field(ge=1)]
 _NORM_EPS = 1e-6
 
 
-class EncoderConfig(BaseModel):
-    """Shape of a `TokenEncoder`; the defaults are small enough for two CPU cores."""
+class NetworkConfig(BaseModel, ABC):
+    """Shape of a network that begins with a `TokenEncoder`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @abstractmethod
+    def resized(self, size: int) -> "NetworkConfig":
+        """The same for inputs of another side, in pixels or feature cells.
+
+        Raises:
+            ValidationError: a side that the network cannot have.
+        """
+
+
+class EncoderConfig(NetworkConfig):
+    """Shape of a `TokenEncoder`; the defaults are small enough for two CPU cores."""
 
     channels: Count = Field(description="channels of the input; of its class embedding if labels")
     labels: int = Field(
@@ -62,6 +75,10 @@ class EncoderConfig(BaseModel):
     def grid(self) -> int:
         """Rows, and columns, of tokens."""
         return self.size // self.patch
+
+    def resized(self, size: int) -> "EncoderConfig":
+        """The same for inputs of another side."""
+        return type(self).model_validate(self.model_dump() | {"size": size})
 
 
 class AutoencoderConfig(EncoderConfig):
@@ -183,10 +200,18 @@ class Decoder(Transformer):
 
 
 class TokenEncoder(nn.Module):
-    """Values (or class ids) → tokens, whatever decodes them."""
+    """Values (or class ids) → tokens, whatever decodes them.
+
+    Attributes:
+        shape: of this half.
+        config: of the whole.
+    """
+
+    config: NetworkConfig
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        self.shape = config
         self.has_labels = config.labels > 0
         if self.has_labels:
             self.cls_emb = nn.Embedding(config.labels, config.channels)
@@ -216,7 +241,7 @@ class VQAutoencoder(TokenEncoder):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__(config)
-        self.config = config
+        self.config: AutoencoderConfig = config
         self.decoder = Decoder(config)
         self.post_quant_proj = nn.Conv2d(
             config.latent, config.dim, 2 * config.reach + 1, padding=config.reach

@@ -6,13 +6,14 @@ Shapes: B batch, C channels, H and W pixels, L latent width, T steps.
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError, MissingPackageError
@@ -22,14 +23,38 @@ from fourmill.tokenize.unet import Count
 # values.
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 
+# our names of schedules, and theirs
+_OF_DIFFUSERS = {
+    "linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2",
+}  # fmt: skip
+_SHIFTED = "shifted_cosine:"
+_ENDS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # first and last beta
+_LOG_RATIO = 15.0  # of signal to noise, the largest of a shifted cosine, as in the reference
+
+
+def _known_betas(name: str) -> str:
+    is_shifted = name.startswith(_SHIFTED) and _is_positive(name.removeprefix(_SHIFTED))
+    if name not in _OF_DIFFUSERS and not is_shifted:
+        raise ValueError(
+            f"found betas {name!r}, expected one of {', '.join(_OF_DIFFUSERS)} or "
+            f"{_SHIFTED}<a number above 0>"
+        )
+    return name
+
+
+def _is_positive(text: str) -> bool:
+    return re.fullmatch(r"\d*\.?\d+", text) is not None and float(text) > 0
+
 
 class DiffusionConfig(BaseModel):
     """How much noise each step has, and what is predicted; the defaults are the reference's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    betas: Literal["linear", "cosine"] = Field(
-        default="linear", description="how the noise grows from step to step"
+    betas: Annotated[str, AfterValidator(_known_betas)] = Field(
+        default="linear",
+        description="how the noise grows from step to step: linear, scaled_linear (of latent "
+        "diffusion), cosine, or shifted_cosine:<shift>, with less noise for shifts below 1",
     )
     steps: int = Field(default=1000, ge=2, description="steps from values to noise")
     predicts: Literal["image", "noise", "velocity"] = Field(
@@ -68,6 +93,10 @@ class Sampling(BaseModel):
     at_once: Count = Field(
         default=8,
         description="samples in a pass, always as many: another number may round differently",
+    )
+    clip: bool = Field(
+        default=False,
+        description="keep what is predicted of the values between -1 and 1 at every step",
     )
 
 
@@ -198,6 +227,7 @@ class Diffusion:
         for step in scheduler.timesteps:
             steps = torch.full((len(seeds),), int(step), device=latents.device)
             clean = self.clean(denoiser(values, steps, latents), values, steps)
+            clean = clean.clamp(-1, 1) if sampling.clip else clean
             values = scheduler.step(clean, step, values, generator=generators).prev_sample
         return values
 
@@ -211,7 +241,7 @@ class Diffusion:
         config = self.config
         shared = {
             "num_train_timesteps": config.steps,
-            "beta_schedule": {"linear": "linear", "cosine": "squaredcos_cap_v2"}[config.betas],
+            **_named_betas(config),
             "rescale_betas_zero_snr": config.zero_snr,
             "prediction_type": "sample",  # `clean` has seen to the rest
         }
@@ -249,8 +279,13 @@ def steps_of(sampling: Sampling, steps: int) -> list[int]:
 def kept_shares(config: DiffusionConfig) -> Float[Tensor, " T"]:
     """The share of the values' variance that each step keeps."""
     count = config.steps
-    if config.betas == "linear":
-        betas = torch.linspace(1e-4, 0.02, count, dtype=torch.float64)
+    if config.betas.startswith(_SHIFTED):
+        return _shifted_cosine(config)
+    if config.betas in _ENDS:
+        # the root of the scaled one is what grows by equal steps
+        power = 0.5 if config.betas == "scaled_linear" else 1.0
+        first, last = (end**power for end in _ENDS[config.betas])
+        betas = torch.linspace(first, last, count, dtype=torch.float64) ** (1 / power)
     else:
         turns = (torch.arange(count + 1, dtype=torch.float64) / count + 0.008) / 1.008
         whole = (turns * math.pi / 2).cos() ** 2
@@ -260,3 +295,25 @@ def kept_shares(config: DiffusionConfig) -> Float[Tensor, " T"]:
         # the first step stays as it is
         signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
     return (signal**2).to(torch.float32)
+
+
+def _shifted_cosine(config: DiffusionConfig) -> Float[Tensor, " T"]:
+    """The cosine's shares with the ratio of signal to noise divided by the square of a shift
+    (Hoogeboom et al. 2023, arXiv:2305.18231); the first and the last ratio are finite."""
+    shift = float(config.betas.removeprefix(_SHIFTED))
+    turns = torch.linspace(0, 1, config.steps, dtype=torch.float64)
+    ratio = -2 * ((math.pi / 2 * turns).tan().log() + math.log(shift))
+    kept = ratio.clamp(-_LOG_RATIO, _LOG_RATIO).sigmoid()
+    if config.zero_snr:
+        kept[-1] = 0  # the others stay as they are
+    return kept.to(torch.float32)
+
+
+def _named_betas(config: DiffusionConfig) -> dict[str, Any]:
+    """The schedule as diffusers is told it."""
+    if config.betas in _OF_DIFFUSERS:
+        first, last = _ENDS.get(config.betas, _ENDS["linear"])
+        name = _OF_DIFFUSERS[config.betas]
+        return {"beta_schedule": name, "beta_start": first, "beta_end": last}
+    kept = kept_shares(config).to(torch.float64)
+    return {"trained_betas": (1 - kept / torch.cat([torch.ones(1), kept[:-1]])).tolist()}

@@ -1,42 +1,82 @@
-"""The network of a diffusion tokenizer: a ViT encoder, a quantizer, and a U-Net that denoises.
+"""The network of a diffusion tokenizer: a ViT encoder, a quantizer, and what denoises.
+
+That is a U-Net, or a UViT (`tokenize/uvit.py`).
 
 Parameters are named as in the reference implementation of 4M, so that its weights load.
 Shapes: B batch, C channels, H and W pixels, L latent width, h and w tokens.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from fourmill.tokenize.autoencoder import EncoderConfig, TokenEncoder
+from fourmill.tokenize.autoencoder import EncoderConfig, NetworkConfig, TokenEncoder
 from fourmill.tokenize.diffusion import Diffusion, DiffusionConfig, Sampling
+from fourmill.tokenize.quantize import ScalarQuantizer
 from fourmill.tokenize.unet import UNet, UNetConfig
+from fourmill.tokenize.uvit import UViT, UViTConfig
 
 _SAMPLING = Sampling()
 
 
-class DiVAEConfig(BaseModel):
-    """Shape of a `DiVAE`."""
+def _is_none(value: Any) -> bool:
+    return value is None
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class DiVAEConfig(NetworkConfig):
+    """Shape of a `DiVAE`: an encoder, and either `unet` (the default) or `uvit`."""
 
     encoder: EncoderConfig = Field(description="what makes tokens of an image")
-    unet: UNetConfig = Field(default=UNetConfig(), description="what denoises, given tokens")
+    unet: UNetConfig | None = Field(
+        default=None, exclude_if=_is_none, description="what denoises, given tokens"
+    )
+    uvit: UViTConfig | None = Field(
+        default=None, exclude_if=_is_none, description="what denoises instead"
+    )
     diffusion: DiffusionConfig = Field(
         default=DiffusionConfig(), description="the noise, and what is predicted"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _unet_by_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("unet") and not values.get("uvit"):
+            return values | {"unet": UNetConfig()}
+        return values
+
+    @property
+    def denoiser(self) -> UNetConfig | UViTConfig:
+        """Of what denoises."""
+        chosen = self.unet or self.uvit
+        assert chosen is not None
+        return chosen
+
+    def resized(self, size: int) -> "DiVAEConfig":
+        """The same for inputs of another side."""
+        return DiVAEConfig.model_validate(
+            self.model_dump() | {"encoder": self.encoder.resized(size)}
+        )
+
     @model_validator(mode="after")
     def _fits(self) -> "DiVAEConfig":
+        if self.unet and self.uvit:
+            raise ValueError("found unet and uvit, expected one of them")
         if self.encoder.labels:
             raise ValueError("classes have no noise to remove: found labels, expected none")
-        if self.encoder.size % self.unet.multiple:
+        multiple = self.denoiser.multiple
+        if self.encoder.size % multiple:
             raise ValueError(
-                f"found size {self.encoder.size}, expected a multiple of {self.unet.multiple}, "
-                "the cells of the U-Net's last level"
+                f"found size {self.encoder.size}, expected a multiple of {multiple}, the cells of "
+                "the denoiser's last level"
+            )
+        if self.uvit and multiple != self.encoder.patch:
+            raise ValueError(
+                f"found a transformer on cells of {multiple} pixels, expected the tokens' "
+                f"{self.encoder.patch}: change patch or the number of factors of uvit"
             )
         return self
 
@@ -46,9 +86,15 @@ class DiVAE(TokenEncoder):
 
     def __init__(self, config: DiVAEConfig) -> None:
         super().__init__(config.encoder)
-        self.config = config
+        self.config: DiVAEConfig = config
         self.diffusion = Diffusion(config.diffusion)
-        self.decoder = UNet(config.unet, config.encoder.channels, config.encoder.latent)
+        shape = config.encoder
+        denoiser = config.denoiser
+        self.decoder = (
+            UViT(denoiser, shape.channels, shape.latent, shape.grid)
+            if isinstance(denoiser, UViTConfig)
+            else UNet(denoiser, shape.channels, shape.latent)
+        )
 
     def loss(
         self,
@@ -62,14 +108,18 @@ class DiVAE(TokenEncoder):
 
         Args:
             cap: see `Diffusion.loss`.
-            commitment: weight of how far latents are from their codes.
+            commitment: weight of how far latents are from their codes, if there is a code book.
         """
         latents = self.encode(values)
         tokens = self.quantize.tokenize(latents)
-        codes = self.quantize.lookup(tokens)
-        passed = latents + (codes - latents).detach()  # straight through
+        if isinstance(self.quantize, ScalarQuantizer):  # it has no codes to be near to
+            passed, apart = self.quantize(latents), latents.new_zeros(())
+        else:
+            codes = self.quantize.lookup(tokens)
+            passed = latents + (codes - latents).detach()  # straight through
+            apart = F.mse_loss(latents, codes)
         loss = self.diffusion.loss(self.decoder, values, passed, noise, steps, cap)
-        return loss + commitment * F.mse_loss(latents, codes), latents.detach(), tokens
+        return loss + commitment * apart, latents.detach(), tokens
 
     def decode_tokens(
         self,

@@ -19,7 +19,6 @@ import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn import functional as F
 
 from fourmill.manifests import modalities
 from fourmill.manifests.errors import ConfigError
@@ -31,10 +30,14 @@ from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.encoder_only import EncoderOnly
 from fourmill.tokenize.networks import WEIGHTS_FILE
 from fourmill.tokenize.registry import PUBLISHER
+from fourmill.tokenize.sizes import resized_state
 from fourmill.tokenize.vectors import VectorTokenizer
 from fourmill.tokenize.vq import EncoderOnlyTokenizer, VQTokenizer
 
 State = dict[str, Tensor]
+
+SIZE = 224
+"""Side of the crops that published tokenizers were trained for first, in pixels."""
 
 _READS = {
     "rgb": ("rgb", "rgb"),
@@ -65,7 +68,7 @@ _DAMAGE = (
 
 
 def load(
-    place: Path | str, reads: str | None = None, name: str | None = None, size: int = 224
+    place: Path | str, reads: str | None = None, name: str | None = None, size: int = SIZE
 ) -> Tokenizer:
     """A published tokenizer, on the CPU; `save` makes it a folder like any other.
 
@@ -90,9 +93,12 @@ def load(
         if "MLP" in settings.get("enc_type", ""):
             return VectorTokenizer(definition, _vector_network(settings, state), name)
         network = _dense_network(settings, state, size)
-        kind = VQTokenizer if isinstance(network, VQAutoencoder) else EncoderOnlyTokenizer
-        _refuse_other_channels(definition, network.config)
-        return kind(definition, size, settings.get("patch_size", 16), network, name)
+        _refuse_other_channels(definition, network.shape)
+        patch = settings.get("patch_size", 16)
+        if isinstance(network, VQAutoencoder):
+            return VQTokenizer(definition, size, patch, network, name)
+        why = "it was loaded without its diffusion decoder"
+        return EncoderOnlyTokenizer(definition, size, patch, network, name, why)
     except ConfigError:
         raise
     except _DAMAGE as error:
@@ -222,8 +228,7 @@ def _dense_network(
         else:
             network = EncoderOnly(EncoderConfig(**shape))
             state = {k: v for k, v in state.items() if not k.startswith("decoder.")}
-    grid = network.config.grid
-    network.load_state_dict({k: _positions(k, v, grid) for k, v in state.items()}, assign=True)
+    network.load_state_dict(resized_state(state, network.shape.grid), assign=True)
     return network
 
 
@@ -257,10 +262,3 @@ def _channels(state: State) -> int:
     """Of the input, or of the embedding of classes; checkpoints of a training do not say."""
     name = "encoder.linear_in.weight" if "encoder.linear_in.weight" in state else ""
     return state[name or "encoder.proj.weight"].shape[1]
-
-
-def _positions(name: str, values: Tensor, grid: int) -> Tensor:
-    """Positions of the grid that is used, as the reference computes them in every pass."""
-    if not name.endswith(".pos_emb") or values.shape[2:] == (grid, grid):
-        return values
-    return F.interpolate(values, (grid, grid), mode="bicubic", align_corners=False)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CLASSES = {
     "vq": ("vq", "VQTokenizer"),
     "vq-encoder": ("vq", "EncoderOnlyTokenizer"),
+    "diffusion": ("diffused", "DiffusionTokenizer"),
     "vectors": ("vectors", "VectorTokenizer"),
     "text": ("text", "TextTokenizer"),
     "boxes": ("boxes", "BoxesTokenizer"),
@@ -36,27 +37,29 @@ PUBLISHER = "EPFL-VILAB/"
 _DIGESTED = (SPEC_FILE, "model.safetensors", "vocabulary.json")
 
 
-def load(place: Path | str) -> Tokenizer:
+def load(place: Path | str, size: int | None = None) -> Tokenizer:
     """The tokenizer that was saved there, on the CPU.
 
     Args:
         place: a folder that a tokenizer was saved into, or weights published for the reference
             implementation: `EPFL-VILAB/4M_tokenizers_…` or a copy of it (`tokenize/published.py`).
+        size: side of the crops in pixels, where it is to be another than the tokenizer's own
+            (published ones: 224); tokenizers with a grid of tokens alone.
 
     Raises:
-        ConfigError: there is none, or it is damaged.
+        ConfigError: there is none, it is damaged, or it cannot have that size.
         MissingPackageError: published weights are not here and cannot be fetched.
     """
     if _is_published(place):
         from fourmill.tokenize import published
 
-        return published.load(place)
+        return published.load(place, size=size or published.SIZE)
     folder = Path(place)
     found = spec(folder)
     tokenizer: Tokenizer = _class_of(found.kind).load(folder, found)
     if tokenizer.spec != found:
         raise ConfigError(f"{folder}: {SPEC_FILE} and the files beside it do not belong together")
-    return tokenizer
+    return tokenizer if size is None else _at_size(tokenizer, size)
 
 
 def spec(folder: Path) -> TokenizerSpec:
@@ -126,6 +129,17 @@ def save_text_tokenizers(
         with whole_folder(folders[name]) as aside:
             tokenizer.save(aside)
     return folders
+
+
+def _at_size(tokenizer: Tokenizer, size: int) -> Tokenizer:
+    from fourmill.tokenize.vq import VQTokenizer
+
+    if not isinstance(tokenizer, VQTokenizer):
+        raise ConfigError(
+            f"{tokenizer.spec.modality}: found size {size}, but its tokens have no size: they "
+            "are no grid"
+        )
+    return tokenizer if size == tokenizer.spec.config["size"] else tokenizer.at_size(size)
 
 
 def _is_published(place: Path | str) -> bool:

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 Count = Annotated[int, Field(ge=1)]
 
 
-class UNetConfig(BaseModel):
-    """Shape of a `UNet`; the defaults are the reference's."""
+class LevelsConfig(BaseModel):
+    """Levels of residual blocks, each of half as many rows and columns as the one before."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,10 +29,15 @@ class UNetConfig(BaseModel):
         default=(1, 2, 2, 2), min_length=1, description="channels of each level, in widths"
     )
     depth: Count = Field(default=3, description="residual blocks of a level")
-    attention: tuple[int, ...] = Field(default=(2, 3), description="levels with attention, from 0")
     groups: Count = Field(
         default=32, description="groups of the normalisation; divides the channels of a level"
     )
+
+
+class UNetConfig(LevelsConfig):
+    """Shape of a `UNet`; the defaults are the reference's."""
+
+    attention: tuple[int, ...] = Field(default=(2, 3), description="levels with attention, from 0")
 
     @property
     def multiple(self) -> int:
@@ -43,7 +48,7 @@ class UNetConfig(BaseModel):
 class Residual(nn.Module):
     """Two convolutions, with the step of the diffusion added between them."""
 
-    def __init__(self, inputs: int, outputs: int, config: UNetConfig) -> None:
+    def __init__(self, inputs: int, outputs: int, config: LevelsConfig) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
             nn.GroupNorm(config.groups, inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -54,7 +59,7 @@ class Residual(nn.Module):
             nn.GroupNorm(config.groups, outputs),
             nn.SiLU(),
             nn.Identity(),
-            _silent(nn.Conv2d(outputs, outputs, 3, padding=1)),
+            silent(nn.Conv2d(outputs, outputs, 3, padding=1)),
         )
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
@@ -71,7 +76,7 @@ class CellAttention(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(config.groups, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = _silent(nn.Conv1d(channels, channels, 1))
+        self.proj_out = silent(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x_BDhw: Tensor, step_BE: Tensor) -> Tensor:
         """The same shape; the step plays no part."""
@@ -125,11 +130,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig, channels: int, latent: int) -> None:
         super().__init__()
         self.config = config
-        self.time_embed = nn.Sequential(
-            nn.Linear(config.width, 4 * config.width),
-            nn.SiLU(),
-            nn.Linear(4 * config.width, 4 * config.width),
-        )
+        self.time_embed = step_network(config)
         cell = channels * config.patch**2
         first = nn.Conv2d(cell + latent, config.width, 3, padding=1)
         self.input_blocks = nn.ModuleList([nn.Sequential(first)])
@@ -157,7 +158,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(config.groups, inner),
             nn.SiLU(),
-            _silent(nn.Conv2d(inner, cell, 3, padding=1)),
+            silent(nn.Conv2d(inner, cell, 3, padding=1)),
         )
 
     def _block(self, inputs: int, outputs: int, level: int) -> list[nn.Module]:
@@ -179,9 +180,7 @@ class UNet(nn.Module):
             latents: of the tokens, on any grid.
         """
         patch, multiple = self.config.patch, self.config.multiple
-        height, width = noisy.shape[2:]
-        if height % multiple or width % multiple:
-            raise ValueError(f"found {height}x{width} pixels, expected multiples of {multiple}")
+        refuse_other_sides(noisy, multiple)
         step_BE = self.time_embed(step_waves(steps, self.config.width))
         cells_BDhw = F.pixel_unshuffle(noisy, patch)
         spread_BLhw = F.interpolate(latents, cells_BDhw.shape[2:], mode="nearest")
@@ -195,7 +194,24 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.out(x_BDhw), patch)
 
 
-def _silent(layer: nn.Module) -> nn.Module:
+def step_network(config: LevelsConfig) -> nn.Sequential:
+    """From `step_waves` to what residual blocks are told."""
+    inner = 4 * config.width
+    return nn.Sequential(nn.Linear(config.width, inner), nn.SiLU(), nn.Linear(inner, inner))
+
+
+def refuse_other_sides(noisy: Float[Tensor, "B C H W"], multiple: int) -> None:
+    """Refuse images that a network has no whole cells for.
+
+    Raises:
+        ValueError: their sides are not multiples of `multiple`.
+    """
+    height, width = noisy.shape[2:]
+    if height % multiple or width % multiple:
+        raise ValueError(f"found {height}x{width} pixels, expected multiples of {multiple}")
+
+
+def silent(layer: nn.Module) -> nn.Module:
     """The layer with zeros for weights: what it ends adds nothing until training says so."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

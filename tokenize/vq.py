@@ -1,22 +1,30 @@
 """VQ tokenizers: images, depth, normals, edges, class maps and feature maps as grids of codes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.errors import ConfigError, NoDecoderError
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Kind, Modality, token_modality
-from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
+from fourmill.tokenize.autoencoder import (
+    AutoencoderConfig,
+    EncoderConfig,
+    TokenEncoder,
+    VQAutoencoder,
+)
 from fourmill.tokenize.base import CropSettings, TokenizerSpec, token_dtype
 from fourmill.tokenize.encoder_only import EncoderOnly
 from fourmill.tokenize.networks import NetworkTokenizer, as_config
+from fourmill.tokenize.sizes import resized_network
 from fourmill.tokenize.values import cut, refuse_classes, refuse_other_kinds, to_labels, to_tensor
 
 # Crops in one pass of the network, always as many: a matrix product may round differently for
@@ -26,6 +34,8 @@ _BATCH = 16
 
 class VQTokenizer(NetworkTokenizer):
     """A dense modality ↔ `tok_<name>@<size>`, one code a patch.
+
+    Subclasses decode in other ways: `_decoded` is what they replace.
 
     Args:
         definition: of the modality that it encodes.
@@ -38,18 +48,18 @@ class VQTokenizer(NetworkTokenizer):
 
     kind: ClassVar[str] = "vq"
     what = "a VQ tokenizer"
-    network: VQAutoencoder | EncoderOnly
+    network: TokenEncoder
 
     def __init__(
         self,
         definition: Modality,
         size: int,
         patch: int,
-        network: VQAutoencoder | EncoderOnly,
+        network: TokenEncoder,
         name: str | None = None,
     ) -> None:
         refuse_other_kinds(definition)
-        config = network.config
+        config = network.shape
         if config.grid != size // patch or size % patch:
             raise ConfigError(
                 f"{definition.name}: the network has a grid of {config.grid} tokens a side, and "
@@ -69,20 +79,46 @@ class VQTokenizer(NetworkTokenizer):
                 "definition": as_config(definition),
                 "size": size,
                 "patch": patch,
-                "network": config.model_dump(mode="json"),
+                "network": network.config.model_dump(mode="json"),
                 "name": name,
             },
         )
 
     @staticmethod
-    def make_network(config: Mapping[str, Any]) -> VQAutoencoder | EncoderOnly:
+    def make_network(config: Mapping[str, Any]) -> TokenEncoder:
         """A new network, of the configuration that `spec.json` holds."""
         return VQAutoencoder(AutoencoderConfig(**config))
 
     @property
     def side(self) -> int:
         """Side of what the network sees: pixels, or feature cells."""
-        return self.network.config.size
+        return self.network.shape.size
+
+    def at_size(self, size: int) -> "VQTokenizer":
+        """The same tokenizer for crops of another size: the same weights, more or fewer tokens.
+
+        Positions are interpolated (bicubic), from those of this size: begin with the size that it
+        was trained for. How good the tokens are depends on whether it was trained on several sizes.
+
+        Args:
+            size: side of a crop, in pixels.
+
+        Raises:
+            ConfigError: a size that the network cannot have.
+        """
+        config = self.spec.config
+        if size < 1 or size % config["patch"]:
+            raise ConfigError(
+                f"{self.spec.modality}: found size {size}, expected a multiple of its patches of "
+                f"{config['patch']} pixels"
+            )
+        try:
+            network = resized_network(self.network, self.side * size // config["size"])
+        except ValidationError as error:
+            reasons = "; ".join(each["msg"] for each in error.errors())
+            raise ConfigError(f"{self.spec.modality}: size {size}: {reasons}") from error
+        changed = {"definition": self.definition, "network": network, "size": size}
+        return type(self)(**(config | changed))
 
     def tokenize(
         self,
@@ -102,7 +138,7 @@ class VQTokenizer(NetworkTokenizer):
 
     def detokenize(self, tokens: NDArray[np.integer[Any]]) -> list[Label]:
         """Labels of `size` pixels square, or of a cell a token for feature maps."""
-        grid = self.network.config.grid
+        grid = self.network.shape.grid
         ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).view(-1, grid, grid)
         return to_labels(self.definition, self.decode(ids)) if len(ids) else []
 
@@ -117,7 +153,7 @@ class VQTokenizer(NetworkTokenizer):
         cropped = cut(self.definition, label, crops, image_size, self.side)
         values = to_tensor(self.definition, cropped)
         if self.definition.kind is Kind.CLASSES:
-            refuse_classes(self.definition, values, self.network.config.labels)
+            refuse_classes(self.definition, values, self.network.shape.labels)
         return values
 
     @torch.inference_mode()
@@ -125,8 +161,7 @@ class VQTokenizer(NetworkTokenizer):
         self, inputs: Float[Tensor, "B C S S"] | Int[Tensor, "B S S"]
     ) -> Int[Tensor, "B h w"]:
         """Ids of prepared crops, on the CPU; each crop's are independent of the others."""
-        ids = [self.network.tokenize(each).cpu() for each in self._batches(inputs)]
-        return torch.cat(ids)[: len(inputs)]
+        return self._in_batches(self.network.tokenize, inputs)
 
     @torch.inference_mode()
     def decode(self, ids: Int[Tensor, "B h w"]) -> Float[Tensor, "B C S S"]:
@@ -136,23 +171,58 @@ class VQTokenizer(NetworkTokenizer):
             ConfigError: an id that is not in the code book.
         """
         self._refuse_other_ids(ids)
-        decoded = [self.network.decode_tokens(each).cpu() for each in self._batches(ids)]
-        return torch.cat(decoded)[: len(ids)]
+        return self._decoded(ids)
+
+    def _decoded(self, ids: Int[Tensor, "B h w"]) -> Float[Tensor, "B C S S"]:
+        """What `decode` gives, of ids that there are."""
+        assert isinstance(self.network, VQAutoencoder)
+        return self._in_batches(self.network.decode_tokens, ids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.quant_proj.weight.device
+
+    def _in_batches(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        return torch.cat([function(each).cpu() for each in self._batches(rows)])[: len(rows)]
 
     def _batches(self, inputs: Tensor) -> Iterator[Tensor]:
-        device = self.network.quant_proj.weight.device
         for batch in torch.split(inputs, _BATCH):
             missing = _BATCH - len(batch)
             filled = F.pad(batch, (0, 0) * (batch.ndim - 1) + (0, missing)) if missing else batch
-            yield filled.to(device)
+            yield filled.to(self.device)
 
 
 class EncoderOnlyTokenizer(VQTokenizer):
-    """A VQ tokenizer that makes tokens, and raises `NoDecoderError` where it should decode them."""
+    """A VQ tokenizer that makes tokens, and raises `NoDecoderError` where it should decode them.
+
+    Args:
+        why: what became of its decoder, for that error.
+    """
 
     kind = "vq-encoder"
 
+    def __init__(
+        self,
+        definition: Modality,
+        size: int,
+        patch: int,
+        network: TokenEncoder,
+        name: str | None = None,
+        why: str | None = None,
+    ) -> None:
+        super().__init__(definition, size, patch, network, name)
+        self.why = why or "it was loaded without its decoder"
+        if why:  # folders of before have no reason
+            self.spec = replace(self.spec, config=self.spec.config | {"why": why})
+
     @staticmethod
-    def make_network(config: Mapping[str, Any]) -> VQAutoencoder | EncoderOnly:
+    def make_network(config: Mapping[str, Any]) -> TokenEncoder:
         """A new network, of the configuration that `spec.json` holds."""
         return EncoderOnly(EncoderConfig(**config))
+
+    def _decoded(self, ids: Int[Tensor, "B h w"]) -> Float[Tensor, "B C S S"]:
+        raise NoDecoderError(
+            f"{self.spec.modality}: this tokenizer makes tokens, and cannot turn them back: "
+            f"{self.why}"
+        )
