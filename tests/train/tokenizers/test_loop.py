@@ -105,7 +105,7 @@ def test_an_interrupted_training_ends_with_the_same_bytes(
 def test_kill_9_in_the_middle_of_a_training_changes_nothing(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
-    options = {"steps": 150, "checkpoint_every": 10, "eval_every": 50}
+    options = {"steps": 100, "checkpoint_every": 5, "eval_every": 50}
     whole = make_config(out=tmp_path / "whole", **options)
     train(plan_run(whole))
     broken = make_config(out=tmp_path / "broken", **options)
@@ -113,7 +113,7 @@ def test_kill_9_in_the_middle_of_a_training_changes_nothing(
     file.write_text(yaml.safe_dump(broken.model_dump(mode="json")))
     command = [sys.executable, "-m", "fourmill.pipeline.cli", "tokenizer", "train", str(file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        while runs.finished_steps(broken.out) < 20:
+        while runs.finished_steps(broken.out) < 10:
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
@@ -123,16 +123,17 @@ def test_kill_9_in_the_middle_of_a_training_changes_nothing(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     report = json.loads(done.stdout)
-    assert report["step"] == 150
-    assert 0 < report["steps_done"] < 150
+    assert report["step"] == 100
+    assert 0 < report["steps_done"] < 100
     assert weights(whole) == weights(broken)
 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(make_config: MakeConfig, tmp_path: Path) -> None:
-    alone = make_config(out=tmp_path / "alone")
+    options = {"steps": 4, "eval_every": 4}
+    alone = make_config(out=tmp_path / "alone", **options)
     train(plan_run(alone))
-    together = make_config(out=tmp_path / "together")
+    together = make_config(out=tmp_path / "together", **options)
     file = tmp_path / "together.yaml"
     file.write_text(yaml.safe_dump(together.model_dump(mode="json")))
     subprocess.run(
