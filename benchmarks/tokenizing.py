@@ -82,8 +82,11 @@ class Bench:
     def corpus(self) -> Dataset:
         """Pictures with crop settings, which all tokenizers share."""
         dataset = make_corpus(self.folder / "corpus", 4, self.options.samples // 4, _SIDE)
+        plan = plan_wave(dataset, [CropStep(_CROPS, 0, 0.2)])
         with ray_session(cpus=2):
-            Engine(plan_wave(dataset, [CropStep(_CROPS, 0, 0.2)])).run()
+            Engine(plan).run()
+        written = [each for step in plan.steps.values() for each in step.writers.values()]
+        dataset.publish([each.finish() for each in written], "crops")
         return Dataset.open(dataset.url)
 
     def crops(self) -> Iterator[Result]:

@@ -177,10 +177,14 @@ class TokenizeStep(Step):
             code_version=code_version(),
         )
 
-    def definition(self, name: str) -> Modality:
+    @cached_property
+    def _definition(self) -> Modality:
         from fourmill.tokenize.registry import load
 
         return load(self.folder).token_modality
+
+    def definition(self, name: str) -> Modality:
+        return self._definition
 
     def record(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         spec = self._spec
