@@ -15,7 +15,7 @@ from fourmill.tokenize import registry
 from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
 from fourmill.tokenize.crops import crop_settings
 from fourmill.tokenize.diffused import DiffusionTokenizer, seed_of
-from fourmill.tokenize.diffusion import Sampling
+from fourmill.tokenize.diffusion import DiffusionConfig, Sampling
 from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.evaluate import evaluate
 from fourmill.tokenize.unet import UNetConfig
@@ -29,7 +29,8 @@ UNET = UNetConfig(**SMALL, attention=(1,))
 # two levels of cells of 2 pixels: its transformer has a cell a token of 8
 UVIT = UViTConfig(**SMALL, patch=2, dim=16, blocks=2, heads=2)
 FEW = Sampling(steps=3, at_once=2)
-DENOISERS = [{"unet": UNET}, {"uvit": UVIT}]
+VELOCITY = DiffusionConfig(predicts="velocity", betas="shifted_cosine:0.5")
+DENOISERS = [{"unet": UNET}, {"uvit": UVIT, "diffusion": VELOCITY}]
 
 
 def random_weights(module, seed=0):
