@@ -8,6 +8,7 @@ what is dense or long some four thousand values, spread evenly, stand for all.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -44,6 +45,7 @@ _SIDE = 64  # places along a side that stand for a whole map
 _VALUES = _SIDE**2
 _IDS = 1024
 _MOST = {"classes": 256, "distinct": 16}
+_ROWS = frozenset({Kind.TOKENS, Kind.CROPS})  # that are summarised many at once
 
 
 def summarise(
@@ -61,6 +63,19 @@ def summarise(
     none: Summary = {"labels": 0, "values": 0, "not_finite": 0}
     good = (_one(definition, each, encoding) for each in labels)
     return merge([none, *map(_refused, refused), *good])
+
+
+def summarise_rows(definition: Modality, rows: NDArray[Any]) -> Summary:
+    """The same of good tokens or crop settings `[labels, ...]`, all at once."""
+    count = len(rows)
+    summary: Summary = {"labels": count, "values": rows.size, "not_finite": 0}
+    if not count:
+        return summary
+    distinct: dict[str, int] = {}
+    for each in _row_hashes(rows):
+        distinct[each] = distinct.get(each, 0) + 1
+    summary["distinct"] = _smallest(distinct, _MOST["distinct"])
+    return summary | _ARRAYS[definition.kind](definition, rows, _RELATIVE)
 
 
 def merge(summaries: Iterable[Mapping[str, Any]]) -> Summary:
@@ -127,6 +142,8 @@ def _refused(value: object) -> Summary:
 def _one(definition: Modality, label: Label, encoding: Encoding) -> Summary:
     summary: Summary = {"labels": 1}
     if isinstance(label, np.ndarray):
+        if definition.kind in _ROWS:
+            return summarise_rows(definition, label[None])
         sampled = _sampled(definition, label)
         summary |= {"values": label.size, "distinct": {_hash(sampled.tobytes()): 1}}
         return summary | _ARRAYS[definition.kind](definition, sampled, encoding)
@@ -205,19 +222,25 @@ def _features(definition: Modality, values: NDArray[Any], encoding: Encoding) ->
     return _constant(values) | {"histogram": _histogram(signed + half, 2 * half + 1)}
 
 
-def _tokens(definition: Modality, ids: NDArray[Any], encoding: Encoding) -> Summary:
+def _tokens(definition: Modality, rows: NDArray[Any], encoding: Encoding) -> Summary:
+    """Of many labels' ids."""
     summary: Summary = {}
     if definition.masking is not Masking.IMAGE:
-        length = int(np.count_nonzero(ids))
-        summary = {"empty": int(not length), "counts": _in_bin(length.bit_length(), COUNT_BINS)}
+        lengths = np.count_nonzero(rows.reshape(len(rows), -1), axis=1)
+        bits = np.minimum(np.frexp(lengths.astype(np.float64))[1], COUNT_BINS - 1)
+        summary = {
+            "empty": int((lengths == 0).sum()), "counts": _histogram(bits, COUNT_BINS),
+        }  # fmt: skip
     if not definition.vocab_size:
         return summary
-    numbers = ids.ravel().astype(np.int64)
+    occurring = np.bincount(rows.ravel(), minlength=definition.vocab_size)
     step = _id_step(definition.vocab_size)
     used = np.zeros(_IDS, np.uint8)
-    used[numbers[numbers % step == 0] // step] = 1
-    bins = _histogram(numbers * _TOKEN_BINS // definition.vocab_size, _TOKEN_BINS)
-    return summary | {"used": np.packbits(used).tobytes().hex(), "histogram": bins}
+    watched = occurring[::step] > 0
+    used[: len(watched)] = watched
+    bins = np.arange(definition.vocab_size) * _TOKEN_BINS // definition.vocab_size
+    histogram = np.bincount(bins, occurring, _TOKEN_BINS).astype(np.int64).tolist()
+    return summary | {"used": np.packbits(used).tobytes().hex(), "histogram": histogram}
 
 
 def _crops(definition: Modality, crops: NDArray[Any], encoding: Encoding) -> Summary:
@@ -240,9 +263,7 @@ _ARRAYS: dict[Kind, Callable[[Modality, NDArray[Any], Encoding], Summary]] = {
 
 
 def _sampled(definition: Modality, label: NDArray[Any]) -> NDArray[Any]:
-    """Some four thousand values, spread evenly; tokens and crops whole."""
-    if definition.kind in (Kind.TOKENS, Kind.CROPS):
-        return label
+    """Some four thousand values, spread evenly."""
     if definition.kind in (Kind.FEATURE_MAP, Kind.VECTOR, Kind.SEQUENCE):
         # an odd step meets every channel and every place, whatever the sides of the map
         return label.ravel()[:: label.size // _VALUES | 1]
@@ -264,6 +285,30 @@ def _in_bin(number: int, bins: int) -> list[int]:
 
 def _id_step(vocab_size: int) -> int:
     return -(-vocab_size // _IDS)
+
+
+def _row_hashes(rows: NDArray[Any]) -> list[str]:
+    """48 bits of each row: equal ones have the same, others most likely not.
+
+    A sum of words times odd numbers, all rows at once; not for what somebody may forge.
+    """
+    data = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).reshape(len(rows), -1)
+    words = data.view(np.uint8)
+    if words.shape[1] % 8:
+        words = np.pad(words, ((0, 0), (0, -words.shape[1] % 8)))
+    numbers = words.view("<u8")
+    sums = (numbers * _odd_numbers(numbers.shape[1])).sum(axis=1, dtype=np.uint64)
+    mixed = (sums ^ (sums >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+    return [f"{each:012x}" for each in (mixed >> np.uint64(16)).tolist()]
+
+
+@lru_cache(maxsize=16)
+def _odd_numbers(count: int) -> NDArray[np.uint64]:
+    """As if drawn: SplitMix64 (Steele et al. 2014) of 1, 2, …, made odd."""
+    state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (state ^ (state >> np.uint64(31))) | np.uint64(1)
 
 
 def _hash(data: bytes) -> str:

@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "label": ("fourmill.pipeline.commands.build:label", "run labelers over a dataset"),
     "labelers": ("fourmill.pipeline.commands.experts:labelers", "the catalogue of labelers"),
     "tokenizer": ("fourmill.pipeline.commands.tokenizers:tokenizer", "look at tokenizers"),
+    "tokenizer train": ("fourmill.train.tokenizers.commands:train", "train one of your own"),
     "tokenize": ("fourmill.pipeline.commands.build:tokenize", "tokens of all labels"),
     "run": ("fourmill.pipeline.commands.build:run", "the whole pipeline from one file"),
     "prefetch": ("fourmill.pipeline.commands.build:prefetch", "fetch all that a run needs"),
@@ -64,9 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"fourmill {code_version()}\n")
         return 0
     try:
-        if words[0] not in VERBS:
-            raise UnknownNameError("verb", words[0], VERBS)
-        return _run(words[0], words[1:])
+        count = 2 if " ".join(words[:2]) in VERBS else 1
+        verb = " ".join(words[:count])
+        if verb not in VERBS:
+            raise UnknownNameError("verb", verb, VERBS)
+        return _run(verb, words[count:])
     except ConfigError as error:
         return _complain(error, 2)
     except FourmillError as error:
@@ -90,7 +93,7 @@ def _run(verb: str, words: Sequence[str]) -> int:
 
 def _overview() -> str:
     lines = ["fourmill: an image-text corpus → an aligned multimodal dataset → 4M", "", "verbs:"]
-    lines += [f"  {verb:<10} {summary}" for verb, (_, summary) in VERBS.items()]
+    lines += [f"  {verb:<15} {summary}" for verb, (_, summary) in VERBS.items()]
     return "\n".join([*lines, "", _EXAMPLES, ""])
 
 

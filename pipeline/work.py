@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fourmill.manifests.dataset import Dataset, Failure, VersionWriter
 from fourmill.manifests.errors import SampleError
+from fourmill.manifests.label_checks import find_problem
 from fourmill.manifests.labels import (
     Encoding,
     check_label,
@@ -19,9 +20,10 @@ from fourmill.manifests.labels import (
     encode_label,
     image_size,
 )
+from fourmill.manifests.modalities import Modality
 from fourmill.manifests.shards import Shard
 from fourmill.manifests.snapshots import Snapshot
-from fourmill.manifests.summaries import merge, summarise
+from fourmill.manifests.summaries import merge, summarise, summarise_rows
 from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.steps import Outcome, Step, is_fixed_size
 from fourmill.pipeline.units import Excluded
@@ -161,6 +163,12 @@ def encode_block(
     started = time.perf_counter()
     definition = step.definition(name)
     record = step.record(name)
+    if record is not None and not excluded:
+        rows = _all_rows(definition, name, outcomes, record)
+        if rows is not None:
+            statistics = summarise_rows(definition, rows)
+            seconds += time.perf_counter() - started
+            return EncodedBlock(list(keys), None, rows, [True] * len(rows), [], statistics, seconds)
     labels: list[Any] = []
     failures: list[Failure] = []
     refused: list[object] = []
@@ -194,6 +202,27 @@ def encode_block(
     statistics = summarise(definition, [e for e in labels if e is not None], refused)
     seconds += time.perf_counter() - started
     return EncodedBlock(list(keys), payloads, array, valid, failures, statistics, seconds)
+
+
+def _all_rows(
+    definition: Modality,
+    name: str,
+    outcomes: Sequence[Outcome],
+    record: tuple[tuple[int, ...], np.dtype[Any]],
+) -> NDArray[Any] | None:
+    """All labels of one size as one array, checked at once; `None` if any of them is not good."""
+    shape, dtype = record
+    labels = []
+    for each in outcomes:
+        label = None if isinstance(each, SampleError) else each.get(name)
+        if not isinstance(label, np.ndarray) or label.shape != shape or label.dtype != dtype:
+            return None
+        labels.append(label)
+    if not labels:
+        return None
+    rows: NDArray[Any] = np.stack(labels)
+    # crops of many labels are as good as those of one
+    return None if find_problem(definition, rows.reshape(-1, shape[-1])) else rows
 
 
 def commit_shard(

@@ -1,12 +1,13 @@
 """AdamW (Loshchilov & Hutter 2019), and the learning rate over the steps."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 
+@runtime_checkable
 class OptimizerConfig(Protocol):
     """What the configuration of any training says of its optimizer."""
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fourmill.manifests.labels import Encoding
-from fourmill.manifests.modalities import COARSE_CLASSES, Kind, Modality, modality
-from fourmill.manifests.summaries import merge, summarise, used_share
+from fourmill.manifests.modalities import COARSE_CLASSES, Kind, Masking, Modality, modality
+from fourmill.manifests.summaries import merge, summarise, summarise_rows, used_share
 
 RNG = np.random.default_rng(7)
 VOCABULARY = 16_384
@@ -141,3 +141,22 @@ def test_labels_that_are_all_the_same_are_seen_and_constant_ones_too():
     assert summarise(modality("canny_edge"), [flat, flat + 1])["constant"] == 2
     letters = summarise(modality("caption"), list("abcdefghijklmnopqrst"))
     assert list(letters["distinct"].values()) == [1] * 16
+
+
+@pytest.mark.parametrize(
+    ("definition", "shape"),
+    [
+        (modality("tok_rgb@224"), (3, 196)),
+        (Modality("tok_words", Kind.TOKENS, "tok_words", "npy", Masking.SEQUENCE, 5000, 9), (9,)),
+        (modality("crop_settings"), (4, 5)),
+    ],
+    ids=lambda each: getattr(each, "name", None),
+)
+def test_rows_summarised_at_once_are_as_those_summarised_one_by_one(definition, shape):
+    rows = RNG.integers(0, definition.vocab_size or 9, (40, *shape)).astype(np.int16)
+    rows[:, ..., -1] *= RNG.random((40, *shape[:-1])) > 0.5
+    rows[7] = rows[8] = 0
+    at_once = summarise_rows(definition, rows)
+    assert at_once == summarise(definition, list(rows))
+    assert sum(at_once["distinct"].values()) <= 40
+    assert max(Counter(summarise(definition, list(rows[6:9]))["distinct"]).values()) == 2

@@ -207,7 +207,7 @@ def test_it_is_judged_as_others_are(photographs):
     sizes = [photo.shape[:2] for photo in photographs.values()]
     crops = [crop_settings(key, *photographs[key].shape[:2], 1) for key in photographs]
     found = evaluate(tokenizer_of(), list(photographs.values()), crops, sizes, list(photographs))
-    assert set(found) == {"psnr", "codes_used", "perplexity"}
+    assert set(found) >= {"psnr", "codes_used", "perplexity"}
 
 
 def test_scalar_levels_do_for_a_code_book_and_the_encoder_learns_through_them():
