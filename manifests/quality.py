@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +105,7 @@ def _findings(
     for reason, what in common.items():
         yield Finding(entry.modality, None, what, _look(entry, root, reason, None))
     oddities = {shard: _oddities(entry, part) for shard, part in enumerate(parts)}
-    for shard, what in _different(parts).items():
+    for shard, what in (_badly_decoded(parts) | _different(parts)).items():
         oddities[shard].setdefault("different", what)
     for shard, found in oddities.items():
         for reason, what in found.items():
@@ -197,6 +198,29 @@ def _different(parts: Sequence[_Part]) -> dict[int, str]:
             if distance > far:
                 found.setdefault(shard, f"its {spoken} differ from other shards' by {distance:.0%}")
     return found
+
+
+def _badly_decoded(parts: Sequence[_Part]) -> dict[int, str]:
+    """Shards whose tokens decode to what is much farther from the labels than in all others."""
+    errors = {
+        shard: decoding_error(each.summary)
+        for shard, each in enumerate(parts)
+        if each.summary.get("decoded")
+    }
+    if len(errors) < _ENOUGH_SHARDS:
+        return {}
+    usual = float(np.median(list(errors.values())))
+    return {
+        shard: f"what its tokens decode to is off by {each:.4g}, in most shards by {usual:.4g}"
+        for shard, each in errors.items()
+        if each > _TIMES_USUAL * usual
+    }
+
+
+def decoding_error(summary: Mapping[str, Any]) -> float:
+    """Mean of how far decoded tokens are from what was tokenized; see `tokenize/verify.py`."""
+    found = summary["decoded"]
+    return float(found["millionths"] / found["labels"] / 1e6)
 
 
 def _matrix(counts: Sequence[Mapping[str, int] | Sequence[int]]) -> NDArray[np.float64]:

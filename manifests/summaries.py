@@ -32,6 +32,8 @@ Summary: TypeAlias = dict[str, Any]
   smallest hashes, which are counted in full.
 - `distinct`: how often a label with this hash occurs, for the smallest hashes.
 - `used`: which of some thousand ids, spread evenly, occur among tokens: bits, in hexadecimal.
+- `decoded`: of tokens, how many labels were decoded again, and the sum of how far they were from
+  what was tokenized, in millionths (`tokenize/verify.py`).
 """
 
 SCORE_BINS = 20

@@ -24,6 +24,9 @@ from fourmill.tokenize.base import TokenizerSpec
 
 Outcome = Mapping[str, Label] | SampleError
 
+ERROR = "reconstruction_error"
+"""Beside the tokens of an outcome, for a few samples: see `tokenize/verify.py`."""
+
 
 class Step(ABC):
     """One producer of modalities in a run.
@@ -168,7 +171,7 @@ class TokenizeStep(Step):
             params["max_side"] = self.max_side
         return Producer(
             name=f"tokenizer-{self._spec.kind}",
-            version="1",
+            version="2",
             params=params,
             weights_sha256=weights_sha256(self.folder),
             code_version=code_version(),
@@ -190,13 +193,18 @@ class TokenizeStep(Step):
         self._tokenizer = load(self.folder)
 
     def run(self, batch: Sequence[Sample]) -> list[Outcome]:
-        tokens = self._tokenizer.tokenize(
-            [each[self._spec.reads] for each in batch],
-            [each["crop_settings"] for each in batch],
-            [each["image_size"] for each in batch],
-            [each["key"] for each in batch],
+        from fourmill.tokenize.verify import reconstruction_errors
+
+        labels, crops, image_sizes, keys = (
+            [each[name] for each in batch]
+            for name in (self._spec.reads, "crop_settings", "image_size", "key")
         )
-        return [{self.name: row} for row in tokens]
+        tokens = self._tokenizer.tokenize(labels, crops, image_sizes, keys)
+        outcomes: list[dict[str, Any]] = [{self.name: row} for row in tokens]
+        errors = reconstruction_errors(self._tokenizer, labels, crops, image_sizes, keys, tokens)
+        for row, error in errors.items():
+            outcomes[row][ERROR] = error
+        return list(outcomes)
 
 
 def is_fixed_size(definition: Modality) -> bool:

@@ -1,7 +1,7 @@
 """What workers do with one block of one shard: load, run, encode, commit. No Ray in here."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -25,7 +25,7 @@ from fourmill.manifests.shards import Shard
 from fourmill.manifests.snapshots import Snapshot
 from fourmill.manifests.summaries import merge, summarise, summarise_rows
 from fourmill.pipeline.batches import Batches
-from fourmill.pipeline.steps import Outcome, Step, is_fixed_size
+from fourmill.pipeline.steps import ERROR, Outcome, Step, is_fixed_size
 from fourmill.pipeline.units import Excluded
 
 BLOCK_SAMPLES = 32  # of a shard that are loaded, labelled and encoded together
@@ -166,7 +166,7 @@ def encode_block(
     if record is not None and not excluded:
         rows = _all_rows(definition, name, outcomes, record)
         if rows is not None:
-            statistics = summarise_rows(definition, rows)
+            statistics = summarise_rows(definition, rows) | _errors(outcomes)
             seconds += time.perf_counter() - started
             return EncodedBlock(list(keys), None, rows, [True] * len(rows), [], statistics, seconds)
     labels: list[Any] = []
@@ -200,8 +200,20 @@ def encode_block(
             for label in labels
         ]
     statistics = summarise(definition, [e for e in labels if e is not None], refused)
+    statistics |= _errors(each for each, good in zip(outcomes, valid, strict=True) if good)
     seconds += time.perf_counter() - started
     return EncodedBlock(list(keys), payloads, array, valid, failures, statistics, seconds)
+
+
+def _errors(outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """How far what some tokens decode to is from what was tokenized; whole numbers, which add up
+    in any order."""
+    found: list[Any] = [
+        each[ERROR] for each in outcomes if not isinstance(each, SampleError) and ERROR in each
+    ]
+    if not found:
+        return {}
+    return {"decoded": {"labels": len(found), "millionths": sum(round(1e6 * e) for e in found)}}
 
 
 def _all_rows(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fourmill.manifests.modalities import Kind
-from fourmill.manifests.quality import Quality
+from fourmill.manifests.quality import Quality, decoding_error
 from fourmill.manifests.summaries import bin_ranges, used_share
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -80,6 +80,8 @@ def looks(found: Quality) -> str:
         parts.append(_frequent(statistics["classes"]))
     if "used" in statistics:
         parts.append(f"{used_share(statistics, definition):.0%} of the ids used")
+    if "decoded" in statistics:
+        parts.append(f"decoded again, off by {decoding_error(statistics):.4g}")
     return "; ".join(parts)
 
 

@@ -1,0 +1,211 @@
+"""From labels to token shards, beside the loop that one would write.
+
+    python benchmarks/tokenizing.py [--json] [--only crops write decode]
+
+crops: the engine on two CPUs makes tokens of ten crops of each stored picture, beside one process
+that opens each picture, cuts its crops with Pillow, and runs the same network on them. The network
+is that of the demo (tokens of 8 pixels, a linear encoder), and a transformer, which leaves little
+to win but the second CPU. write: tokens that are there, checked, summarised and committed by one
+process, in shards of ten crops and of one. decode: three tokenizers of one picture in one run,
+beside a run for one of them: how much more the others cost than their own work shows whether
+pictures are decoded once.
+
+Baseline and candidate take turns, and the median of the ratios counts. The start of Ray and of
+workers is not counted.
+"""
+
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from engine import Clock, make_corpus
+from PIL import Image
+from results import Result, show
+
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.modalities import modality
+from fourmill.pipeline.engine import Engine
+from fourmill.pipeline.plan import plan_wave
+from fourmill.pipeline.steps import CropStep, TokenizeStep
+from fourmill.pipeline.work import BLOCK_SAMPLES, commit_shard, encode_block
+from fourmill.pipeline.workers import ray_session
+from fourmill.tokenize import registry
+from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
+from fourmill.tokenize.crops import crop_settings
+from fourmill.tokenize.vq import VQTokenizer
+
+NAME = "tokenize"  # a file of that name would hide the standard library's
+
+_SIDE, _CROPS, _MAX_SIDE = 512, 10, 512
+_NETWORKS = {
+    "demo": (112, {"patch": 8, "dim": 128, "heads": 4, "encoder_depth": 0, "decoder_depth": 1,
+                   "codes": 1024}),
+    "transformer": (112, {"patch": 16, "dim": 192, "heads": 3, "encoder_depth": 12,
+                          "decoder_depth": 1, "codes": 1024}),
+}  # fmt: skip
+_GOALS = {"demo": 2.0, "transformer": 0}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to measure.
+
+    Attributes:
+        only: these parts.
+        samples: pictures, 512 x 384.
+        repeats: of each pair.
+        json: print one JSON object a line instead of a table.
+    """
+
+    only: tuple[str, ...] = ("crops", "write", "decode")
+    samples: int = 1024
+    repeats: int = 3
+    json: bool = False
+
+
+class Bench:
+    """All parts, in a folder with nothing else in it."""
+
+    def __init__(self, options: Options, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+
+    @cached_property
+    def corpus(self) -> Dataset:
+        """Pictures with crop settings, which all tokenizers share."""
+        dataset = make_corpus(self.folder / "corpus", 4, self.options.samples // 4, _SIDE)
+        with ray_session(cpus=2):
+            Engine(plan_wave(dataset, [CropStep(_CROPS, 0, 0.2)])).run()
+        return Dataset.open(dataset.url)
+
+    def crops(self) -> Iterator[Result]:
+        """Ten crops of each picture."""
+        for name in _NETWORKS:
+            place = self._tokenizer(name, name)
+            share = 1 if name == "demo" else 8  # of the pictures, where each takes long
+            pairs = [
+                (self._loop_seconds(place, share), self._engine_seconds([place]))
+                for _ in range(self.options.repeats)
+            ]
+            yield _faster(f"tokenize/ten-crops/{name}", pairs, "a loop with Pillow, one process",
+                          _GOALS[name])  # fmt: skip
+
+    def write(self) -> Iterator[Result]:
+        """What is there, into shards."""
+        for name, crops in (("ten-crops", _CROPS), ("one-crop", 1)):
+            step = TokenizeStep(self._tokenizer("demo", "demo"), crops, _MAX_SIDE)
+            definition = step.definition(step.name)
+            dataset = Dataset.open(str(self.folder / f"write-{name}"), create=True)
+            rows = np.random.default_rng(0).integers(0, 1024, (5000, crops, 196)).astype(np.int16)
+            outcomes = [{step.name: row} for row in rows]
+            keys = [f"{row:08d}" for row in range(len(rows))]
+            writer = dataset.writer(definition, step.producer(), {}, self.options.repeats)
+            seconds = []
+            for shard in range(self.options.repeats):
+                started = time.perf_counter()
+                blocks = [
+                    encode_block(
+                        step, step.name, keys[at : at + BLOCK_SAMPLES],
+                        outcomes[at : at + BLOCK_SAMPLES],
+                    )
+                    for at in range(0, len(rows), BLOCK_SAMPLES)
+                ]  # fmt: skip
+                commit_shard(writer, shard, blocks)
+                seconds.append(time.perf_counter() - started)
+            rate = len(rows) / statistics.median(seconds)
+            yield Result(
+                f"tokenize/write/{name}", round(rate), "samples/s", "the goal", 50_000,
+                round(rate / 50_000, 3), 1.0,
+            )  # fmt: skip
+
+    def decode(self) -> Iterator[Result]:
+        """Three tokenizers of the same pictures, and one."""
+        places = [self._tokenizer("demo", f"demo{number}") for number in range(3)]
+        pairs = [
+            (self._engine_seconds(places[:1]), self._engine_seconds(places))
+            for _ in range(self.options.repeats)
+        ]
+        one, three = (BLOCK_SAMPLES / statistics.median(each) for each in zip(*pairs, strict=True))
+        ratio = statistics.median(three / one for one, three in pairs)
+        yield Result(
+            "tokenize/three-at-once", round(three, 1), "samples/s", "one of the three",
+            round(one, 1), round(ratio, 3), 3.0, True,
+        )  # fmt: skip
+
+    def _tokenizer(self, network: str, name: str) -> Path:
+        """A folder with random weights."""
+        folder = self.folder / "tokenizers" / name
+        if not folder.exists():
+            size, shape = _NETWORKS[network]
+            torch.manual_seed(0)
+            config = AutoencoderConfig(channels=3, size=size, **shape)
+            VQTokenizer(modality("rgb"), size, shape["patch"], VQAutoencoder(config), name).save(
+                folder
+            )
+        return folder
+
+    def _engine_seconds(self, places: Sequence[Path]) -> float:
+        """For each block, once it runs."""
+        clock = Clock()
+        steps = [TokenizeStep(each, _CROPS, _MAX_SIDE) for each in places]
+        with ray_session(cpus=2):
+            Engine(plan_wave(self.corpus, steps, relabel=True), clock.note).run()
+        return clock.seconds * len(places)
+
+    def _loop_seconds(self, place: Path, share: int) -> float:
+        """For as many pictures as a block has, in this process."""
+        network = registry.load(place).network
+        size = network.config.size
+        keys, payloads = self._payloads
+        count = len(keys) // share
+        started = time.perf_counter()
+        for key, payload in zip(keys[:count], payloads[:count], strict=True):
+            with Image.open(io.BytesIO(payload)) as opened:
+                image = opened.convert("RGB")
+            crops = []
+            for top, left, height, width, flip in crop_settings(
+                key, image.height, image.width, _CROPS
+            ).tolist():
+                crop = image.crop((left, top, left + width, top + height))
+                crop = crop.resize((size, size), Image.Resampling.BICUBIC)
+                crops.append(np.asarray(crop)[:, :: -1 if flip else 1])
+            values = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
+            with torch.inference_mode():
+                network.tokenize(values).numpy().astype(np.int16)
+        return BLOCK_SAMPLES * (time.perf_counter() - started) / count
+
+    @cached_property
+    def _payloads(self) -> tuple[list[str], list[bytes]]:
+        shards = [self.corpus.shard("rgb", index) for index in range(4)]
+        keys = [key for each in shards for key in each.keys]
+        return keys, [bytes(each.payload(row)) for each in shards for row in range(len(each.keys))]
+
+
+def _faster(name: str, pairs: Sequence[tuple[float, float]], baseline: str, goal: float) -> Result:
+    other, value = (BLOCK_SAMPLES / statistics.median(each) for each in zip(*pairs, strict=True))
+    ratio = statistics.median(loop / engine for loop, engine in pairs)
+    return Result(
+        name, round(value, 1), "samples/s", baseline, round(other, 1), round(ratio, 3), goal
+    )
+
+
+def main() -> None:
+    """Print the results."""
+    options = tyro.cli(Options, description=__doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options, Path(folder))
+        for part in options.only:
+            for result in getattr(bench, part)():
+                show(result, options.json)
+
+
+if __name__ == "__main__":
+    main()
