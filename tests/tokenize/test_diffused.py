@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from fourmill.manifests.errors import ConfigError, MissingPackageError
 from fourmill.manifests.labels import check_label
 from fourmill.manifests.modalities import modality
-from fourmill.tokenize import registry
+from fourmill.tokenize import registry, verify
 from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
 from fourmill.tokenize.crops import crop_settings
 from fourmill.tokenize.diffused import DiffusionTokenizer, seed_of
@@ -266,6 +266,15 @@ def test_without_diffusers_it_makes_tokens_and_says_what_pictures_need(photograp
     tokens = tokens_of(tokenizer, photographs)
     with pytest.raises(MissingPackageError, match=r"fourmill\[diffusion\]"):
         tokenizer.detokenize(tokens[:, 0])
+    # a run that makes tokens decodes a few again, where it can
+    monkeypatch.setattr(verify, "_SHARE_OF_SLOW", 1)
+    photo = photographs["chelsea"]
+    crops = [crop_settings("chelsea", *photo.shape[:2], 2)]
+    drawn = tokenizer, [photo], crops, [photo.shape[:2]], ["chelsea"], tokens[[1]]
+    assert verify.reconstruction_errors(*drawn) == {}
+    monkeypatch.undo()
+    monkeypatch.setattr(verify, "_SHARE_OF_SLOW", 1)
+    assert set(verify.reconstruction_errors(*drawn)) == {0}
 
 
 def test_a_modality_of_ones_own_is_decoded_by_its_kind():
