@@ -105,7 +105,9 @@ class Diffusion:
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.config = config
-        self.kept = kept_shares(config)
+        # networks are made without values (`meta`) where a file has them, but no file has these
+        with torch.device("cpu"):
+            self.kept = kept_shares(config)
 
     def noisy(
         self,

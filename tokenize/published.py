@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -24,13 +24,22 @@ from fourmill.manifests import modalities
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.modalities import Kind, Modality
-from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
+from fourmill.tokenize.autoencoder import (
+    AutoencoderConfig,
+    EncoderConfig,
+    TokenEncoder,
+    VQAutoencoder,
+)
 from fourmill.tokenize.base import Tokenizer
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
+from fourmill.tokenize.diffused import DiffusionTokenizer
+from fourmill.tokenize.diffusion import DiffusionConfig, Sampling
+from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.encoder_only import EncoderOnly
 from fourmill.tokenize.networks import WEIGHTS_FILE
 from fourmill.tokenize.registry import PUBLISHER
 from fourmill.tokenize.sizes import resized_state
+from fourmill.tokenize.unet import UNetConfig
 from fourmill.tokenize.vectors import VectorTokenizer
 from fourmill.tokenize.vq import EncoderOnlyTokenizer, VQTokenizer
 
@@ -56,6 +65,15 @@ _READS = {
 _TRANSFORMERS = {"s": (512, 8, 8), "b": (768, 12, 12), "l": (1024, 24, 16)}
 """Width, blocks and heads of the reference's `vit_<letter>_enc` and `vit_<letter>_dec`."""
 
+_UNETS = {"unet_patched": UNetConfig()}
+"""Decoders by diffusion that are supported, by `dec_type`."""
+
+_BETAS = {"squaredcos_cap_v2": "cosine"}
+_PREDICTS: dict[str, Literal["image", "noise", "velocity"]] = {
+    "sample": "image", "epsilon": "noise", "v_prediction": "velocity",
+}  # fmt: skip
+_DECODER = "decoder."
+
 # settings that the training calls otherwise than the networks do
 _RENAMED = {
     "encoder_type": "enc_type", "decoder_type": "dec_type", "quantizer_type": "quant_type",
@@ -72,13 +90,14 @@ def load(
 ) -> Tokenizer:
     """A published tokenizer, on the CPU; `save` makes it a folder like any other.
 
-    Tokenizers with a diffusion decoder (of images, depth, normals and edges) are loaded without
-    it: their tokens can be made, not decoded.
+    Those of images, depth, normals and edges decode by diffusion. One whose decoder is missing, or
+    is of a kind that is not supported, makes tokens and says on decoding why it cannot.
 
     Args:
         place: an id, a folder or a file.
         reads: the modality that it encodes; by default what the repository is named after.
-        name: what its tokens are called, `tok_<name>`; as `reads` by default.
+        name: what its tokens are called, `tok_<name>`; by default as in 4M (`semseg`, `clip`) where
+            the repository's name tells the modality, else as `reads`.
         size: side of the crops that it is for, in pixels.
 
     Raises:
@@ -97,7 +116,10 @@ def load(
         patch = settings.get("patch_size", 16)
         if isinstance(network, VQAutoencoder):
             return VQTokenizer(definition, size, patch, network, name)
-        why = "it was loaded without its diffusion decoder"
+        if isinstance(network, DiVAE):
+            sampling = _sampling(settings, definition)
+            return DiffusionTokenizer(definition, size, patch, network, name, sampling)
+        why = _no_decoder(settings, state)
         return EncoderOnlyTokenizer(definition, size, patch, network, name, why)
     except ConfigError:
         raise
@@ -193,9 +215,7 @@ def _mlp(name: str) -> dict[str, int]:
     return {"depth": int(depth), "dim": int(dim), "expansion": int(expansion or 4)}
 
 
-def _dense_network(
-    settings: Mapping[str, Any], state: State, size: int
-) -> VQAutoencoder | EncoderOnly:
+def _dense_network(settings: Mapping[str, Any], state: State, size: int) -> TokenEncoder:
     _refuse_other_quantizers(settings)
     dim, depth, heads = _transformer(settings.get("enc_type", "vit_b_enc"), "enc")
     patch = settings.get("patch_size", 16)
@@ -215,21 +235,74 @@ def _dense_network(
         "codes": settings.get("codebook_size", 16_384),
         "post_mlp": settings.get("post_mlp", False),
     }
-    network: VQAutoencoder | EncoderOnly
     with torch.device("meta"):
-        if "post_quant_proj.weight" in state:
-            dim, depth, heads = _transformer(settings.get("dec_type", "vit_b_dec"), "dec")
-            if (dim, heads) != (shape["dim"], shape["heads"]) or _has_other_decoder(settings):
-                raise ConfigError(
-                    "found a decoder of another width or patch than the encoder's, or one that "
-                    "ends in convolutions: it is not supported"
-                )
-            network = VQAutoencoder(AutoencoderConfig(**shape, decoder_depth=depth))
-        else:
-            network = EncoderOnly(EncoderConfig(**shape))
-            state = {k: v for k, v in state.items() if not k.startswith("decoder.")}
+        network = _empty_network(settings, state, shape)
+    if isinstance(network, EncoderOnly):
+        state = {k: v for k, v in state.items() if not k.startswith(_DECODER)}
     network.load_state_dict(resized_state(state, network.shape.grid), assign=True)
     return network
+
+
+def _empty_network(
+    settings: Mapping[str, Any], state: State, shape: dict[str, Any]
+) -> TokenEncoder:
+    if "post_quant_proj.weight" in state:
+        dim, depth, heads = _transformer(settings.get("dec_type", "vit_b_dec"), "dec")
+        if (dim, heads) != (shape["dim"], shape["heads"]) or _has_other_decoder(settings):
+            raise ConfigError(
+                "found a decoder of another width or patch than the encoder's, or one that "
+                "ends in convolutions: it is not supported"
+            )
+        return VQAutoencoder(AutoencoderConfig(**shape, decoder_depth=depth))
+    if _no_decoder(settings, state):
+        return EncoderOnly(EncoderConfig(**shape))
+    unet = _UNETS[_diffusion_decoder(settings)]
+    if shape["size"] % unet.multiple:
+        raise ConfigError(
+            f"size {shape['size']} is not a multiple of {unet.multiple}, as its decoder needs"
+        )
+    diffusion = _diffusion(settings)
+    return DiVAE(DiVAEConfig(encoder=EncoderConfig(**shape), unet=unet, diffusion=diffusion))
+
+
+def _no_decoder(settings: Mapping[str, Any], state: State) -> str | None:
+    """Why its tokens cannot be decoded; nothing if they can, by diffusion."""
+    if not any(name.startswith(_DECODER) for name in state):
+        return "its weights have no decoder"
+    kind = _diffusion_decoder(settings)
+    if kind not in _UNETS:
+        return f"its decoder is {kind!r}, and {', '.join(_UNETS)} alone is supported"
+    return None
+
+
+def _diffusion_decoder(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("dec_type", "unet_patched"))
+
+
+def _diffusion(settings: Mapping[str, Any]) -> DiffusionConfig:
+    # what is not said is as the reference's constructor has it, not as its recipes
+    betas = str(settings.get("beta_schedule", "squaredcos_cap_v2"))
+    predicts = settings.get("prediction_type", "v_prediction")
+    if predicts not in _PREDICTS:
+        raise ConfigError(
+            f"found prediction_type {predicts!r}, expected one of {', '.join(_PREDICTS)}"
+        )
+    is_shifted = betas.startswith("shifted_cosine:")
+    return DiffusionConfig(
+        betas=_BETAS.get(betas, betas),
+        steps=settings.get("num_train_timesteps", 1000),
+        predicts=_PREDICTS[predicts],
+        # a shifted schedule ends with noise alone whatever the setting says
+        zero_snr=is_shifted or settings.get("zero_terminal_snr", True),
+    )
+
+
+def _sampling(settings: Mapping[str, Any], definition: Modality) -> Sampling:
+    # its thresholding never goes beyond 1, and so is no other than clipping; depth is in
+    # deviations, many of which are beyond 1
+    clips = settings.get("thresholding", True) or settings.get("clip_sample", False)
+    # a pass of one sample is work enough: on a CPU, a filled batch would take minutes
+    return Sampling(clip=clips and definition.kind is not Kind.DEPTH, at_once=1)
 
 
 def _transformer(name: str, end: str) -> tuple[int, int, int]:

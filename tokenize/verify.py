@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fourmill.manifests.errors import NoDecoderError
+from fourmill.manifests.errors import MissingPackageError, NoDecoderError
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Kind
 from fourmill.tokenize.base import CropSettings, Tokenizer
@@ -39,7 +39,8 @@ def reconstruction_errors(
         tokens: `[B, crops, tokens]`, or `[B, tokens]`, of the labels.
 
     Returns:
-        By row, the mean over its crops; nothing where a tokenizer has no decoder or no measure.
+        By row, the mean over its crops; nothing where a tokenizer has no measure, no decoder, or
+        not the packages that decoding needs.
     """
     share = _SHARE_OF_SLOW if tokenizer.spec.kind == "diffusion" else _SHARE
     rows = [row for row, key in enumerate(keys) if uniforms(1, "decoded again", key)[0] < share]
@@ -53,7 +54,7 @@ def reconstruction_errors(
         else:
             parts = [tokenizer.prepare(labels[row], crops[row], image_sizes[row]) for row in rows]
             errors = _grid_errors(tokenizer, parts, tokens[rows])
-    except NoDecoderError:
+    except (MissingPackageError, NoDecoderError):  # tokens are made all the same
         return {}
     return {row: float(each) for row, each in zip(rows, errors, strict=True)}
 

@@ -115,7 +115,9 @@ class VQTokenizer(NetworkTokenizer):
         try:
             network = resized_network(self.network, self.side * size // config["size"])
         except ValidationError as error:
-            reasons = "; ".join(each["msg"] for each in error.errors())
+            reasons = "; ".join(
+                each["msg"].removeprefix("Value error, ") for each in error.errors()
+            )
             raise ConfigError(f"{self.spec.modality}: size {size}: {reasons}") from error
         changed = {"definition": self.definition, "network": network, "size": size}
         return type(self)(**(config | changed))

@@ -14,11 +14,15 @@ from fourmill.tokenize.diffusion import Diffusion, DiffusionConfig, Sampling, st
 
 # made of lazy imports, which a type checker takes for something else
 DIFFUSERS: Any = import_module("diffusers")
-NAMES_OF_DIFFUSERS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+BETAS_OF_DIFFUSERS = {
+    "linear": {"beta_schedule": "linear"},
+    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+}
 KINDS = [
     {"betas": betas, "predicts": predicts, "zero_snr": zero_snr}
     for betas, predicts, zero_snr in product(
-        ["linear", "cosine"], ["image", "noise", "velocity"], [False, True]
+        ["linear", "cosine", "shifted_cosine:0.5"], ["image", "noise", "velocity"], [False, True]
     )
     if not (zero_snr and predicts == "noise")
 ]
@@ -41,14 +45,37 @@ def of_normal_values(diffusion, mean, deviation):
     return denoiser
 
 
-@pytest.mark.parametrize("betas", ["linear", "cosine"])
+@pytest.mark.parametrize("betas", BETAS_OF_DIFFUSERS)
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_the_noise_of_each_step_is_that_of_diffusers(betas, zero_snr):
     expected = DIFFUSERS.DDPMScheduler(
-        beta_schedule=NAMES_OF_DIFFUSERS[betas], rescale_betas_zero_snr=zero_snr
+        **BETAS_OF_DIFFUSERS[betas], rescale_betas_zero_snr=zero_snr
     ).alphas_cumprod
     found = Diffusion(DiffusionConfig(betas=betas, zero_snr=zero_snr)).kept
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.25, 1.0, 2.0])
+def test_a_shift_divides_the_ratio_of_signal_to_noise_by_its_square(shift):
+    config = DiffusionConfig(betas=f"shifted_cosine:{shift}", steps=101, zero_snr=False)
+    kept = Diffusion(config).kept.double()
+    turns = torch.linspace(0, 1, 101, dtype=torch.float64) * torch.pi / 2
+    found, plain = kept / (1 - kept), turns.cos() ** 2 / turns.sin() ** 2
+    middle = slice(5, 96)
+    torch.testing.assert_close(found[middle], plain[middle] / shift**2, rtol=1e-4, atol=0)
+    assert (kept.diff() <= 0).all()
+    # the first and the last ratio would be infinite and 0: their logarithm is kept within 15
+    torch.testing.assert_close(kept[-1].log(), torch.tensor(-15.0).double(), rtol=0, atol=1e-3)
+    torch.testing.assert_close((1 - kept[0]).log(), torch.tensor(-15.0).double(), rtol=0, atol=0.1)
+    silent = Diffusion(config.model_copy(update={"zero_snr": True})).kept.double()
+    assert torch.equal(silent[:-1], kept[:-1])
+    assert silent[-1] == 0
+
+
+@pytest.mark.parametrize("betas", ["sigmoid", "shifted_cosine", "shifted_cosine:0", "cosine:0.5"])
+def test_schedules_that_there_are_not_are_refused_with_those_that_there_are(betas):
+    with pytest.raises(ValidationError, match="expected one of linear, scaled_linear, cosine or "):
+        DiffusionConfig(betas=betas)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,6 +125,19 @@ def test_samples_spread_as_the_values_do(sampler, zero_snr):
     # 16,384 values: the error of their mean is 0.0023 and of their deviation 0.0017
     assert abs(found.mean() - 0.4) < 0.01
     assert abs(found.std() - 0.3) < 0.01
+
+
+def test_a_clipped_sample_is_within_bounds_and_no_other_where_nothing_is_beyond():
+    diffusion = Diffusion(DiffusionConfig())
+
+    def sampled(mean, clip):
+        denoiser = of_normal_values(diffusion, mean=mean, deviation=0.01)
+        sampling = Sampling(steps=5, at_once=1, clip=clip)
+        return diffusion.sample(denoiser, torch.zeros(1, 1, 1, 1), SHAPE, [0], sampling)
+
+    assert sampled(1.5, clip=False).min() > 1.4
+    assert sampled(1.5, clip=True).eq(1).all()
+    assert torch.equal(sampled(0.5, clip=True), sampled(0.5, clip=False))
 
 
 def test_ddim_is_the_one_of_diffusers_where_that_is_exact():

@@ -10,11 +10,18 @@ import torch
 from safetensors.torch import save_file
 
 from fourmill.manifests.errors import ConfigError, MissingPackageError, NoDecoderError
+from fourmill.manifests.modalities import modality
+from fourmill.pipeline.config import ImageTokenizerConfig, TokenizeConfig
+from fourmill.pipeline.tokenizers import missing_images, token_name
 from fourmill.tokenize import published, registry
-from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
+from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.crops import crop_settings
+from fourmill.tokenize.diffused import DiffusionTokenizer
+from fourmill.tokenize.diffusion import DiffusionConfig, Sampling
+from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.evaluate import evaluate
+from fourmill.tokenize.unet import UNetConfig
 from fourmill.tokenize.vq import EncoderOnlyTokenizer, VQTokenizer
 
 WIDTHS = {"dim": 64, "heads": 1, "encoder_depth": 2, "decoder_depth": 2, "codes": 64}
@@ -28,6 +35,12 @@ MLP = {
     "n_channels": 768, "enc_type": "BottleneckMLP/B_2-Wi_32", "dec_type": "BottleneckMLP/B_1-Wi_32",
     "quant_type": "memcodes", "codebook_size": 64, "num_codebooks": 16, "latent_dim": 64,
 }  # fmt: skip
+DIFFUSION = {
+    "dec_type": "unet_patched", "beta_schedule": "linear", "prediction_type": "sample",
+    "num_train_timesteps": 1000, "zero_terminal_snr": True, "clip_sample": False,
+    "thresholding": True, "patch_size_dec": 4, "cls_free_guidance_dropout": 0.0,
+}  # fmt: skip
+UNET = UNetConfig(width=8, factors=(1, 1, 1, 2), depth=1, attention=(3,), groups=4)
 RGB = "EPFL-VILAB/4M_tokenizers_rgb_16k_224-448"
 SEMSEG = "4M_tokenizers_semseg_4k_224-448"
 CLIP = "4M_tokenizers_CLIP-B16_8k_224-448"
@@ -35,9 +48,10 @@ DINO = "4M_tokenizers_DINOv2-B14-global_8k_16_224"
 
 
 @pytest.fixture(autouse=True)
-def a_small_transformer(monkeypatch):
-    """The smallest published one has 25 million parameters."""
+def small_networks(monkeypatch):
+    """The smallest published transformer has 25 million parameters, and the decoder 196."""
     monkeypatch.setitem(published._TRANSFORMERS, "t", (64, 2, 1))
+    monkeypatch.setitem(published._UNETS, "unet_patched", UNET)
 
 
 def transformer(**shape):
@@ -52,13 +66,26 @@ def mlp():
     return BottleneckAutoencoder(BottleneckConfig(channels=768, books=16, codes=64, **shape)).eval()
 
 
-def publish(folder, network, settings, has_diffusion_decoder=False):
+def diffuser(channels=3, **diffusion):
+    """With a decoder of random weights; a new one predicts nothing but zeros."""
+    torch.manual_seed(0)
+    shape = {name: value for name, value in WIDTHS.items() if name != "decoder_depth"}
+    encoder = EncoderConfig(channels=channels, size=64, patch=16, **shape)
+    config = DiVAEConfig(encoder=encoder, unet=UNET, diffusion=DiffusionConfig(**diffusion))
+    network = DiVAE(config)
+    for parameter in network.decoder.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
+        parameter.data = torch.randn(parameter.shape) / fan_in**0.5
+    return network.eval()
+
+
+def publish(folder, network, settings, without=()):
     """A folder as the reference's repositories are."""
-    state = {name: each.contiguous() for name, each in network.state_dict().items()}
-    if has_diffusion_decoder:
-        ours = ("decoder.", "post_quant_proj.")
-        state = {name: each for name, each in state.items() if not name.startswith(ours)}
-        state["decoder.input_blocks.0.0.weight"] = torch.zeros(8, 35, 3, 3)
+    state = {
+        name: each.contiguous()
+        for name, each in network.state_dict().items()
+        if not name.startswith(tuple(without))
+    }
     folder.mkdir(parents=True)
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(settings))
@@ -90,25 +117,142 @@ def pictures(photographs):
     return [photo[:64, :80] for photo in photographs.values()]
 
 
-def test_an_id_gives_the_published_encoder_which_cannot_decode(photographs, tmp_path, monkeypatch):
-    network = transformer()
+def denoised(network, side):
+    """One pass of the decoder on fixed noise, given fixed tokens."""
+    tokens = torch.arange((side // 16) ** 2).view(1, side // 16, side // 16)
+    noisy = torch.linspace(-2, 2, 3 * side**2).sin().view(1, 3, side, side)
+    with torch.inference_mode():
+        codes = network.quantize.lookup(tokens)
+        return network.decoder(noisy, torch.tensor([300]), codes)
+
+
+def test_an_id_gives_the_published_tokenizer_with_its_decoder(photographs, tmp_path, monkeypatch):
+    network = diffuser()
     monkeypatch.setenv("FOURMILL_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("FOURMILL_CACHE", str(tmp_path / "cache"))
-    settings = VIT | {"dec_type": "unet_patched", "beta_schedule": "linear"}
-    publish(tmp_path / RGB, network, settings, has_diffusion_decoder=True)
+    folder = publish(tmp_path / RGB, network, VIT | DIFFUSION)
     tokenizer = registry.load(RGB)
-    assert isinstance(tokenizer, EncoderOnlyTokenizer)
+    assert isinstance(tokenizer, DiffusionTokenizer)
     assert tokenizer.spec.modality == "tok_rgb@224"
     assert (tokenizer.spec.reads, tokenizer.spec.max_tokens) == ("rgb", 196)
+    assert (tokenizer.network.config.diffusion, tokenizer.sampling) == (
+        DiffusionConfig(),
+        Sampling(clip=True, at_once=1),
+    )
+    same_as_the_writers(tokenizer, network, pictures(photographs)[:3])
+
+    small = registry.load(folder, size=64)
+    assert isinstance(small, DiffusionTokenizer)
+    tokens = same_as_the_writers(small, network, pictures(photographs))
+    # weights in a file's memory lie otherwise, and other kernels round otherwise: a few 1e-7 of 1
+    torch.testing.assert_close(
+        denoised(small.network, 64), denoised(network, 64), rtol=0, atol=2e-6
+    )
+    decoded = small.detokenize(tokens[:2, 0])
+    assert decoded[0].shape == (64, 64, 3)
+    small.save(tmp_path / "tok_rgb@64")
+    again = registry.load(tmp_path / "tok_rgb@64")
+    assert isinstance(again, DiffusionTokenizer)
+    same_as_the_writers(again, network, pictures(photographs))
+    np.testing.assert_array_equal(again.detokenize(tokens[:2, 0]), decoded)
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "channels", "clips"),
+    [("depth_8k", "depth", 1, False), ("normal_8k", "normal", 3, True),
+     ("edge_8k", "canny_edge", 1, True)],
+)  # fmt: skip
+def test_depth_normals_and_edges_decode_too_and_only_depth_is_not_clipped(
+    name, modality, channels, clips, tmp_path
+):
+    settings = VIT | DIFFUSION | {"n_channels": channels}
+    folder = publish(tmp_path / f"4M_tokenizers_{name}_224-448", diffuser(channels), settings)
+    tokenizer = registry.load(folder, size=64)
+    assert isinstance(tokenizer, DiffusionTokenizer)
+    assert (tokenizer.spec.modality, tokenizer.sampling.clip) == (f"tok_{modality}@64", clips)
+    decoded = tokenizer.sampled_by(Sampling(steps=1)).detokenize(np.arange(16)[None])[0]
+    assert decoded.shape[:2] == (64, 64)
+    silent = publish(
+        tmp_path / f"4M_tokenizers_{name}_224",
+        diffuser(channels),
+        settings | {"thresholding": False},
+    )
+    assert registry.load(silent, size=64).sampling.clip is False
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"beta_schedule": "shifted_cosine:0.5", "zero_terminal_snr": False},
+         DiffusionConfig(betas="shifted_cosine:0.5")),
+        ({"prediction_type": "v_prediction", "num_train_timesteps": 500},
+         DiffusionConfig(predicts="velocity", steps=500)),
+        ({"prediction_type": "epsilon", "zero_terminal_snr": False},
+         DiffusionConfig(predicts="noise", zero_snr=False)),
+        ({"prediction_type": ..., "beta_schedule": ..., "zero_terminal_snr": ...},
+         DiffusionConfig(predicts="velocity", betas="cosine")),
+    ],
+)  # fmt: skip
+def test_the_noise_is_what_the_settings_say_or_the_references_own(changed, expected, tmp_path):
+    settings = VIT | DIFFUSION | changed
+    said = {name: value for name, value in settings.items() if value is not ...}
+    folder = publish(tmp_path / "4M_tokenizers_rgb_16k", diffuser(), said)
+    tokenizer = registry.load(folder, size=64)
+    assert isinstance(tokenizer, DiffusionTokenizer)
+    assert tokenizer.network.config.diffusion == expected
+
+
+@pytest.mark.parametrize(
+    ("without", "decoder", "reason"),
+    [
+        (["decoder."], "unet_patched", "its weights have no decoder"),
+        ([], "uvit_b_p4_f16_longskip_xattn", "its decoder is 'uvit_b_p4_f16_longskip_xattn'"),
+    ],
+)
+def test_without_a_decoder_that_is_known_it_makes_tokens_and_says_why(
+    without, decoder, reason, photographs, tmp_path
+):
+    network, settings = diffuser(), VIT | DIFFUSION | {"dec_type": decoder}
+    folder = publish(tmp_path / "4M_tokenizers_rgb_16k", network, settings, without)
+    tokenizer = registry.load(folder, size=64)
+    assert isinstance(tokenizer, EncoderOnlyTokenizer)
     tokens = same_as_the_writers(tokenizer, network, pictures(photographs))
-    with pytest.raises(NoDecoderError, match="without its diffusion decoder"):
-        tokenizer.detokenize(tokens[:, 0])
-    tokenizer.save(tmp_path / "tok_rgb@224")
-    again = registry.load(tmp_path / "tok_rgb@224")
+    tokenizer.save(tmp_path / "tok_rgb@64")
+    again = registry.load(tmp_path / "tok_rgb@64")
     assert isinstance(again, EncoderOnlyTokenizer)
+    same_as_the_writers(again, network, pictures(photographs))
+    for each in (tokenizer, again):
+        with pytest.raises(NoDecoderError, match=f"tok_rgb@64: .*{reason}"):
+            each.detokenize(tokens[:, 0])
     photo = [pictures(photographs)[0]], [crop_settings("a", 64, 80, 2)], [(64, 80)], ["a"]
     assert set(evaluate(again, *photo)) == {"codes_used", "perplexity"}
-    same_as_the_writers(again, network, pictures(photographs))
+
+
+def test_what_a_diffusion_decoder_cannot_be_is_told(tmp_path):
+    network, name = diffuser(), "4M_tokenizers_rgb_16k"
+    folder = publish(tmp_path / "a" / name, network, VIT | DIFFUSION)
+    with pytest.raises(ConfigError, match=r"size 80 is not a multiple of 32, as its decoder"):
+        registry.load(folder, size=80)
+    settings = VIT | DIFFUSION | {"prediction_type": "flow"}
+    folder = publish(tmp_path / "b" / name, network, settings)
+    with pytest.raises(ConfigError, match="found prediction_type 'flow', expected one of sample"):
+        registry.load(folder, size=64)
+    folder = publish(tmp_path / "c" / name, network, VIT | DIFFUSION, ["decoder.middle_block."])
+    with pytest.raises(ConfigError, match=r"(?s)not a tokenizer of the reference.*middle_block"):
+        registry.load(folder, size=64)
+
+
+def test_tokens_are_named_as_in_4m_or_as_a_run_looks_for_them(tmp_path):
+    classes = transformer(channels=64, labels=134, codes=4096)
+    settings = VIT | {"n_channels": 64, "n_labels": 134, "codebook_size": 4096}
+    folder = publish(tmp_path / SEMSEG, classes, settings)
+    assert registry.load(folder).token_modality == modality("tok_semseg@224")
+    config = ImageTokenizerConfig(modality="semseg_coco", vocab_size=4096)
+    tokenizer = published.load(folder, name="semseg_coco")
+    tokenizer.save(tmp_path / "tokenizers" / token_name(config))
+    assert tokenizer.spec.modality == token_name(config) == "tok_semseg_coco@224"
+    tokenize = TokenizeConfig(images=(config,))
+    assert missing_images(tokenize, tmp_path / "tokenizers") == []
 
 
 def test_class_maps_and_features_load_with_their_decoder(tmp_path, photographs):
