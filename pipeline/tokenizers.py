@@ -173,28 +173,51 @@ def _train(job: TrainingJob, board: Any) -> TokenizerSpec:
 
 def training_samples(job: TrainingJob) -> Iterator[dict[str, Any]]:
     """The first samples of the training split that have a label: `key`, `image_size`, `label`."""
-    dataset = Dataset.open(job.url)
-    snapshot = dataset.snapshot(job.snapshot_id)
-    name = job.config.modality
-    reads = {each for maker in job.makers for each in (*maker.reads, *maker.optional)}
-    made = {each for maker in job.makers for each in maker.writes}
-    stored = [*sorted(reads - made), *([] if job.makers else [name]), "image_size"]
-    left = job.config.max_samples
-    for maker in job.makers:
+    config = job.config
+    return labelled_samples(
+        job.url, job.snapshot_id, config.modality, "train", config.max_samples, job.max_side,
+        job.makers,
+    )  # fmt: skip
+
+
+def labelled_samples(
+    url: str,
+    snapshot_id: str,
+    name: str,
+    split: str | None,
+    count: int,
+    max_side: int,
+    makers: Sequence[Step] = (),
+) -> Iterator[dict[str, Any]]:
+    """Of the first samples of a split those that have a label: `key`, `image_size`, `label`.
+
+    Args:
+        name: of the modality.
+        split: `None` for all samples.
+        count: samples that are looked at.
+        makers: steps that make the modality, upstream first, where the dataset does not store it.
+    """
+    dataset = Dataset.open(url)
+    snapshot = dataset.snapshot(snapshot_id)
+    reads = {each for maker in makers for each in (*maker.reads, *maker.optional)}
+    made = {each for maker in makers for each in maker.writes}
+    stored = [*sorted(reads - made), *([] if makers else [name]), "image_size"]
+    left = count
+    for maker in makers:
         maker.load("cpu")
-    makers = [Batches(maker) for maker in job.makers]
-    for shard in dataset.shard_indices("train"):
+    batches = [Batches(maker) for maker in makers]
+    for shard in dataset.shard_indices(split):
         samples = dataset.shard("rgb", shard, snapshot).record.samples
         for start in range(0, min(samples, left), BLOCK_SAMPLES):
             rows = range(start, min(start + BLOCK_SAMPLES, samples, start + left))
-            block = load_block(job.url, job.snapshot_id, stored, shard, rows, job.max_side)
+            block = load_block(url, snapshot_id, stored, shard, rows, max_side)
             left -= len(rows)
             outcomes: list[Any] = []
-            for each in makers:
+            for each in batches:
                 outcomes.append(run_step(each, block, outcomes))
             for row, sample in enumerate(block):
                 label = sample.get(name)
-                if makers:
+                if batches:
                     last = outcomes[-1][row]
                     label = None if isinstance(last, SampleError) else last[name]
                 if label is not None and not isinstance(label, SampleError):
