@@ -129,11 +129,11 @@ def _judge(
     on_progress: OnProgress,
 ) -> Verdict:
     from fourmill.pipeline.tokenizers import labelled_samples
-    from fourmill.tokenize.evaluate import can_be_judged, compare
+    from fourmill.tokenize.evaluate import as_judged, compare
 
-    tokenizer = registry.load(place)
-    spec = tokenizer.spec
-    if not can_be_judged(tokenizer):
+    spec = registry.spec(place)
+    tokenizer = as_judged(registry.load(place))
+    if tokenizer is None:
         return Verdict(spec, skipped=f"no reconstruction is measured of {spec.kind} tokens")
     try:
         makers = _makers(dataset, spec.reads, judging)
@@ -173,14 +173,15 @@ def _samples(found: Iterable[dict[str, Any]], num_crops: int) -> "Samples":
     from fourmill.tokenize.evaluate import Samples
 
     rows = list(found)
+    keys, sizes = [each["key"] for each in rows], [each["image_size"] for each in rows]
     return Samples(
         labels=[each["label"] for each in rows],
         crops=[
-            crop_settings(each["key"], *each["image_size"], num_crops, 0, _MIN_CROP_SCALE)
-            for each in rows
+            crop_settings(key, height, width, num_crops, min_scale=_MIN_CROP_SCALE)
+            for key, (height, width) in zip(keys, sizes, strict=True)
         ],
-        image_sizes=[each["image_size"] for each in rows],
-        keys=[each["key"] for each in rows],
+        image_sizes=sizes,
+        keys=keys,
     )
 
 

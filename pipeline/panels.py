@@ -63,10 +63,9 @@ def tokenizer_panel(
     kinds = (TOKENS, K_MEANS, PATCH_MEAN)
     rows, titles = [], []
     for each in verdicts:
-        found = each.comparison
-        if found is None or not found.reconstructions:
+        found, definition = each.comparison, each.definition
+        if found is None or definition is None or not found.reconstructions:
             continue
-        definition = each.definition
         cells = []
         for place in np.linspace(0, found.crops - 1, samples).round().astype(int).tolist():
             (truth,) = as_labels(definition, found.inputs[place : place + 1])
@@ -91,7 +90,7 @@ def _verdict(verdict: Verdict) -> str:
     first = verdict.comparison.metrics[0]
     spec = verdict.spec
     lines = [
-        spec.modality, f"{spec.max_tokens} tokens of {spec.vocab_size:,}",
+        spec.reads, f"{spec.max_tokens} tokens", f"of {spec.vocab_size:,} codes",
         f"{first.metric.replace('_', ' ')} {first.tokenizer:.3g}",
     ]  # fmt: skip
     others = {"k-means": first.k_means, "patch mean": first.patch_mean}

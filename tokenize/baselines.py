@@ -12,6 +12,7 @@ from torch.nn import functional as F
 _NUM_VALUES = 2**25  # in the patches that codes are made of, 128 MiB
 _NUM_PATCHES = 50_000
 _NUM_SEED_PATCHES = 8_000  # for k-means++, whose cost is their number times the codes
+_SEED_WIDTH = 128  # numbers of a patch that k-means++ compares; more are projected at random
 _LLOYD_STEPS = 8
 _CHUNK = 4096  # patches compared with all codes at once
 _MOST_CLASS_WIDTH = 32
@@ -119,7 +120,7 @@ def k_means(
     ]  # fmt: skip
     if num_codes >= len(seeds_NP):
         return seeds_NP
-    codes_KP = _spread(seeds_NP, num_codes, generator)
+    codes_KP = seeds_NP[_spread(seeds_NP, num_codes, generator)]
     for _ in range(_LLOYD_STEPS):
         ids_M = _nearest(points_MP, codes_KP)
         counts_K1 = torch.bincount(ids_M, minlength=num_codes)[:, None]
@@ -128,8 +129,12 @@ def k_means(
     return codes_KP
 
 
-def _spread(points_NP: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:
+def _spread(points_NP: Tensor, num_codes: int, generator: torch.Generator) -> list[int]:
     """k-means++: each code is drawn with the squared distance from those before as its weight."""
+    width = points_NP.shape[1]
+    if width > _SEED_WIDTH:  # distances stay nearly as they are, and all is drawn by chance anyway
+        projection = torch.randn(width, _SEED_WIDTH, generator=generator) / _SEED_WIDTH**0.5
+        points_NP = points_NP @ projection
     draws = torch.rand(num_codes, generator=generator, dtype=torch.float64).tolist()
     squares_N = points_NP.square().sum(1)
     distance_N = torch.ones(len(points_NP))
@@ -140,7 +145,7 @@ def _spread(points_NP: Tensor, num_codes: int, generator: torch.Generator) -> Te
         apart_N = squares_N + squares_N[pick] - 2 * points_NP @ points_NP[pick]
         distance_N = apart_N.clamp(min=0) if not picks else distance_N.minimum(apart_N.clamp(min=0))
         picks.append(pick)
-    return points_NP[picks]
+    return picks
 
 
 def _nearest(points_MP: Tensor, codes_KP: Tensor) -> Int[Tensor, " M"]:

@@ -160,9 +160,9 @@ def compare(
     return _table(use, found, inputs, reconstructions)
 
 
-def can_be_judged(tokenizer: Tokenizer) -> bool:
-    """Whether there are metrics for tokenizers like it."""
-    return isinstance(tokenizer, GridTokenizer | VectorTokenizer)
+def as_judged(tokenizer: Tokenizer) -> GridTokenizer | VectorTokenizer | None:
+    """The tokenizer itself if there are metrics for tokenizers like it."""
+    return tokenizer if isinstance(tokenizer, GridTokenizer | VectorTokenizer) else None
 
 
 def _prepared(tokenizer: GridTokenizer, samples: Samples) -> Tensor:

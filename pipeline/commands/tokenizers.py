@@ -15,7 +15,7 @@ from fourmill.pipeline.judging import Judging, Verdict, judge, planned
 from fourmill.pipeline.progress import Steps, console
 from fourmill.tokenize import registry
 
-HEADINGS = ("tokenizer", "metric", "value", "k-means", "patch mean", "better?")
+HEADINGS = ("tokenizer", "metric", "value", "k-means", "patch mean", "better than")
 """Of the table that `table_rows` makes."""
 
 
@@ -99,11 +99,9 @@ def table_rows(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
 
 def _better(beats: dict[str, bool]) -> str:
     won = [name for name, is_better in beats.items() if is_better]
-    if not beats:
-        return ""
-    if len(won) == len(beats):
-        return "yes"
-    return f"than {won[0]} only" if won else "no"
+    if len(won) == 2:
+        return "both"
+    return won[0] if won else "neither" if beats else ""
 
 
 def notes(verdicts: Sequence[Verdict]) -> list[str]:
@@ -146,12 +144,15 @@ def _show(rows: Sequence[dict[str, object]], json: bool) -> None:
 
 def _print(verdicts: Sequence[Verdict]) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in HEADINGS:
+    # a tokenizer on a line of its own: with a column for it, 80 characters would not be enough
+    for heading in HEADINGS[1:]:
         is_number = heading in ("value", "k-means", "patch mean")
         table.add_column(heading, justify="right" if is_number else "left", no_wrap=True)
     last = ""
-    for name, *rest in table_rows(verdicts):
-        table.add_row(name if name != last else "", *rest)
+    for name, metric, *rest in table_rows(verdicts):
+        if name != last:
+            table.add_row(name)
+        table.add_row(f"  {metric}", *rest)
         last = name
     out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     if table.row_count:
