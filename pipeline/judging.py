@@ -134,7 +134,7 @@ def _judge(
     spec = registry.spec(place)
     tokenizer = as_judged(registry.load(place))
     if tokenizer is None:
-        return Verdict(spec, skipped=f"no reconstruction is measured of {spec.kind} tokens")
+        return Verdict(spec, skipped="what such tokens lose is not measured")
     try:
         makers = _makers(dataset, spec.reads, judging)
     except ConfigError as error:

@@ -1,7 +1,7 @@
 """The verb that looks at tokenizers."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -48,9 +48,7 @@ def tokenizer(
         panel: write a picture here: originals, what tokens keep, and both simpler ways.
         json: print JSON.
     """
-    places = [folder] if (folder / "spec.json").is_file() else sorted(
-        each.parent for each in folder.glob("*/spec.json")
-    )  # fmt: skip
+    places = folders(folder)
     if not places:
         raise ConfigError(f"{folder}: no tokenizer in it")
     if what == "show":
@@ -66,8 +64,7 @@ def tokenizer(
         judging = Judging(samples, training, stored_only)
         verdicts = judge_with_progress(Dataset.open(root), places, judging)
         if json:
-            facts = [_facts(each) for each in places]
-            write_json([f | v.as_dict() for f, v in zip(facts, verdicts, strict=True)])
+            write_json(as_json(places, verdicts))
         else:
             _print(verdicts)
         if panel is not None:
@@ -76,12 +73,24 @@ def tokenizer(
         raise ConfigError(f"fourmill tokenizer {what}: expected show or eval")
 
 
+def folders(place: Path) -> list[Path]:
+    """Tokenizers in a folder, or the folder alone if it is one."""
+    if (place / "spec.json").is_file():
+        return [place]
+    return sorted(path.parent for path in place.glob("*/spec.json"))
+
+
 def judge_with_progress(
     dataset: Dataset, places: Sequence[Path], judging: Judging
 ) -> list[Verdict]:
     """Verdicts on tokenizers, with a line for each on stderr."""
     with Steps(planned(dataset, places, judging), "Judging tokenizers") as bars:
         return judge(dataset, places, judging, bars.advance)
+
+
+def as_json(places: Sequence[Path], verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
+    """For programs: what each tokenizer is, and what it loses."""
+    return [_facts(p) | each.as_dict() for p, each in zip(places, verdicts, strict=True)]
 
 
 def table_rows(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
@@ -107,11 +116,11 @@ def _better(beats: dict[str, bool]) -> str:
 def notes(verdicts: Sequence[Verdict]) -> list[str]:
     """What has to be known beside the table: how many samples, and what was left out and why."""
     counts: dict[str, list[str]] = {}
-    skipped = []
+    skipped: dict[str, list[str]] = {}
     for each in verdicts:
         name = each.spec.modality
         if each.comparison is None:
-            skipped.append(f"{name}: skipped, {each.skipped}")
+            skipped.setdefault(f"skipped, {each.skipped}", []).append(name)
             continue
         split = (
             f"held-out samples (split {each.split})" if each.split
@@ -119,7 +128,7 @@ def notes(verdicts: Sequence[Verdict]) -> list[str]:
         )  # fmt: skip
         text = f"{each.samples} {split}, k-means of {each.training} training samples"
         counts.setdefault(text, []).append(name)
-    lines = [f"{', '.join(names)}: {text}" for text, names in counts.items()]
+    lines = _named(counts)
     measured = (
         row.metric for each in verdicts if each.comparison for row in each.comparison.metrics
     )
@@ -128,7 +137,11 @@ def notes(verdicts: Sequence[Verdict]) -> list[str]:
             "lpips, rfid: on features of EfficientNet-Lite0, not the published metrics; rfid grows "
             "as samples get fewer"
         )
-    return lines + skipped
+    return lines + _named(skipped)
+
+
+def _named(texts: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{', '.join(names)}: {text}" for text, names in texts.items()]
 
 
 def _show(rows: Sequence[dict[str, object]], json: bool) -> None:
