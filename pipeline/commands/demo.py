@@ -159,6 +159,7 @@ def _judge(config: RunConfig, dataset: Dataset, out: Path) -> list[Verdict]:
     places = folders(Path(config.tokenizers))
     verdicts = judge_with_progress(dataset, places, _JUDGING)
     picture = tokenizer_panel(verdicts)
+    (out / "tokenizers.png").unlink(missing_ok=True)
     if picture is not None:
         picture.save(out / "tokenizers.png")
     _write(out / "tokenizers.json", json.dumps(as_json(places, verdicts), indent=1))
@@ -170,20 +171,19 @@ def _judged(verdicts: Sequence[Verdict], picture: Path) -> list[Picture | Table]
     rows = table_rows(verdicts)
     if not rows:
         return []
-    return [
+    parts: list[Picture | Table] = [
         Table(
             "What tokens keep",
             "Each tokenizer beside k-means of patches with as many codes, and beside each patch's "
             f"own mean, which no code book limits. {'; '.join(notes(verdicts))}.",
             HEADINGS,
             rows,
-        ),
-        Picture(
-            "What that looks like",
-            "Held-out crops, what comes back from their tokens, and both simpler ways.",
-            picture,
-        ),
+        )
     ]
+    if picture.exists():  # not of tokenizers that cannot be decoded
+        text = "Held-out crops, what comes back from their tokens, and both simpler ways."
+        parts.append(Picture("What that looks like", text, picture))
+    return parts
 
 
 def _page(dataset: Dataset, out: Path, work: Path, verdicts: Sequence[Verdict]) -> str:
