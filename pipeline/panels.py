@@ -1,4 +1,4 @@
-"""The panel of a comparison: samples in rows, what both experts say of them side by side."""
+"""Panels to judge by eye: what two experts say of samples, and what tokenizers keep of them."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,7 @@ from fourmill.manifests.modalities import Kind, modality
 from fourmill.manifests.render import render, sheet
 from fourmill.manifests.snapshots import Snapshot
 from fourmill.pipeline.comparing import Agreement, Differing
+from fourmill.pipeline.judging import Verdict
 
 CELL = 168  # pixels of a picture's side
 
@@ -48,6 +49,54 @@ def comparison_panel(
         columns += ["where they differ"] * each.before.definition.kind.is_dense
     titles = [_title(each, found) for each in samples]
     return sheet(pictures, columns, titles, title=f"The {len(samples)} samples that agree least")
+
+
+def tokenizer_panel(
+    verdicts: Sequence[Verdict], samples: int = 3, cell: int = CELL
+) -> Image.Image | None:
+    """A row a tokenizer: of some samples the crop, its tokens, and the simpler codes beside them.
+
+    What is beside a crop is drawn in its colours. `None` if no tokenizer could be decoded.
+    """
+    from fourmill.tokenize.evaluate import K_MEANS, PATCH_MEAN, TOKENS, as_labels
+
+    kinds = (TOKENS, K_MEANS, PATCH_MEAN)
+    rows, titles = [], []
+    for each in verdicts:
+        found, definition = each.comparison, each.definition
+        if found is None or definition is None or not found.reconstructions:
+            continue
+        cells = []
+        for place in np.linspace(0, found.crops - 1, samples).round().astype(int).tolist():
+            (truth,) = as_labels(definition, found.inputs[place : place + 1])
+            cells.append(render(definition, truth, cell))
+            for name in kinds:
+                values = found.reconstructions.get(name)
+                label = None
+                if values is not None:
+                    (label,) = as_labels(definition, values[place : place + 1])
+                cells.append(render(definition, label, cell, like=truth))
+        rows.append(cells)
+        titles.append(_verdict(each))
+    if not rows:
+        return None
+    columns = ["original", "from tokens", "k-means of patches", "mean of each patch"] * samples
+    title = "What tokens keep, beside as many codes of k-means and beside patches' exact means"
+    return sheet(rows, columns, titles, title=title)
+
+
+def _verdict(verdict: Verdict) -> str:
+    assert verdict.comparison is not None
+    first = verdict.comparison.metrics[0]
+    spec = verdict.spec
+    lines = [
+        spec.reads, f"{spec.max_tokens} tokens", f"of {spec.vocab_size:,} codes",
+        f"{first.metric.replace('_', ' ')} {first.tokenizer:.3g}",
+    ]  # fmt: skip
+    others = {"k-means": first.k_means, "patch mean": first.patch_mean}
+    return "\n".join(
+        [*lines, *(f"{name} {value:.3g}" for name, value in others.items() if value is not None)]
+    )
 
 
 def _pair(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError, NoDecoderError
 from fourmill.manifests.labels import Label, check_label
@@ -18,6 +19,7 @@ from fourmill.tokenize.baselines import PatchCodes, nearest_parts, patch_mean
 from fourmill.tokenize.crops import crop_dense
 from fourmill.tokenize.metrics import aligned_depth, better_than, code_use, measure
 from fourmill.tokenize.perception import Perception, perceived
+from fourmill.tokenize.values import to_labels
 from fourmill.tokenize.vectors import VectorTokenizer
 
 TOKENS, K_MEANS, PATCH_MEAN = "tokenizer", "k-means", "patch mean"
@@ -158,9 +160,9 @@ def compare(
     return _table(use, found, inputs, reconstructions)
 
 
-def can_be_judged(tokenizer: Tokenizer) -> bool:
-    """Whether there are metrics for tokenizers like it."""
-    return isinstance(tokenizer, GridTokenizer | VectorTokenizer)
+def as_judged(tokenizer: Tokenizer) -> GridTokenizer | VectorTokenizer | None:
+    """The tokenizer itself if there are metrics for tokenizers like it."""
+    return tokenizer if isinstance(tokenizer, GridTokenizer | VectorTokenizer) else None
 
 
 def _prepared(tokenizer: GridTokenizer, samples: Samples) -> Tensor:
@@ -247,3 +249,13 @@ def _table(
     ]
     rows += [Measured(name, value) for name, value in use.items()]
     return Comparison(rows, len(inputs), inputs, reconstructions)
+
+
+def as_labels(definition: Modality, values: Tensor) -> list[Label]:
+    """Labels to look at of a comparison's inputs or reconstructions."""
+    if definition.kind is Kind.VECTOR:
+        return list(values.numpy())
+    if definition.kind is Kind.CLASSES:
+        count = max(definition.channels + 1, int(values.max()) + 1)
+        values = F.one_hot(values, count).permute(0, 3, 1, 2).float()
+    return to_labels(definition, values)

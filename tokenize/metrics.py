@@ -23,6 +23,7 @@ LOWER_IS_BETTER = frozenset({"abs_error", "abs_rel", "mean_degrees", "median_deg
 """Metrics of these names, and of names that begin with `lpips` or `rfid`, are errors."""
 
 _WINDOW, _SIGMA = 11, 1.5  # of structural similarity, in pixels (Wang et al. 2004)
+_STRENGTHS = tuple(step / 10 for step in range(1, 10))  # of the range, from which on edges are
 _WITHIN_DEGREES = (11.25, 22.5, 30.0)
 
 
@@ -40,7 +41,7 @@ def measure(kind: Kind, decoded: Tensor, inputs: Tensor) -> dict[str, float]:
 
     Returns:
         - images: `psnr` in decibels and `ssim`, means over crops;
-        - edges: `psnr`, and `f1` of places that are edges;
+        - edges: `psnr`, `f1` of places that are edges, and `best_f1`, see `best_edge_f1`;
         - depth: `abs_error`, in deviations of the crop's depth;
         - normals: `mean_degrees` and `median_degrees` between vectors, and the shares
           `within_11_degrees`, `within_22_degrees` and `within_30_degrees`, where they are known;
@@ -128,6 +129,16 @@ def edge_f1(decoded: Float[Tensor, "B 1 S S"], inputs: Float[Tensor, "B 1 S S"])
     return _nan_mean([dense_agreement.edges(*pair)["f1"] for pair in pairs])
 
 
+def best_edge_f1(decoded: Float[Tensor, "B 1 S S"], inputs: Float[Tensor, "B 1 S S"]) -> float:
+    """F1 with the strength from which on a decoded place is an edge that suits all crops best.
+
+    What edge detectors are judged by (the optimal data-set scale of Martin et al. 2004): where a
+    decoder is unsure it says grey, and half of the range is not the place to cut that.
+    """
+    cuts = (torch.where(decoded >= 2 * each - 1, 1.0, -1.0) for each in _STRENGTHS)
+    return max(edge_f1(each, inputs) for each in cuts)
+
+
 def degrees(
     decoded: Float[Tensor, "B 3 S S"], inputs: Float[Tensor, "B 3 S S"]
 ) -> Float[Tensor, " pixels"]:
@@ -155,7 +166,11 @@ def _images(decoded: Tensor, inputs: Tensor) -> dict[str, float]:
 
 
 def _edges(decoded: Tensor, inputs: Tensor) -> dict[str, float]:
-    return {"psnr": psnr(decoded, inputs), "f1": edge_f1(decoded, inputs)}
+    return {
+        "psnr": psnr(decoded, inputs),
+        "f1": edge_f1(decoded, inputs),
+        "best_f1": best_edge_f1(decoded, inputs),
+    }
 
 
 def _depth(decoded: Tensor, inputs: Tensor) -> dict[str, float]:

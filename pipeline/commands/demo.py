@@ -15,7 +15,16 @@ import yaml
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, FourmillError
 from fourmill.pipeline.commands.build import overrides
+from fourmill.pipeline.commands.tokenizers import (
+    HEADINGS,
+    as_json,
+    folders,
+    judge_with_progress,
+    notes,
+    table_rows,
+)
 from fourmill.pipeline.config import RunConfig, load_config
+from fourmill.pipeline.judging import Judging, Verdict
 from fourmill.pipeline.page import Picture, Table, page
 from fourmill.pipeline.progress import console
 from fourmill.pipeline.run import Run
@@ -27,6 +36,8 @@ _SHEET_COLUMNS = (
 _SHEET_SAMPLES = 12
 _RECONSTRUCTED = 5
 _PREDICTED = 8
+_JUDGING = Judging(samples=48, stored_only=True)  # making features again would take a minute
+_DRAWN = ("pictures", "judge tokenizers")  # stages that are done anew, not gone on with
 _PICTURES = ("samples.png", "reconstructions.png", "predictions.png", "curves.png")
 
 
@@ -112,16 +123,20 @@ def _draw(config: RunConfig, resolved: Path, out: Path, work: Path) -> bool:
     state = {"work": str(work), "snapshot": dataset.head.id}
     state["model"] = hashlib.sha256(model.read_bytes()).hexdigest() if model.exists() else ""
     stamp = out / "state.json"
-    wanted = [stamp, *(out / each for each in (*_PICTURES, "index.html"))]
+    wanted = [stamp, *(out / each for each in (*_PICTURES, "tokenizers.json", "index.html"))]
     if all(each.exists() for each in wanted) and json.loads(stamp.read_text()) == state:
         return False
     started = time.perf_counter()
     _draw_sheets(config, dataset, out)
     _call("predict", str(resolved), "--out", str(out), "--samples", str(_PREDICTED))
-    seconds = round(time.perf_counter() - started, 2)
-    row = {"stage": "pictures", "what": "", "items": 0, "failed": 0, "seconds": seconds}
-    _note_timings(work, [row])
-    _write(out / "index.html", _page(dataset, out, work))
+    drawn = time.perf_counter()
+    verdicts = _judge(config, dataset, out)
+    times = {"pictures": drawn - started, "judge tokenizers": time.perf_counter() - drawn}
+    row = {"what": "", "items": 0, "failed": 0}
+    _note_timings(
+        work, [row | {"stage": each, "seconds": round(s, 2)} for each, s in times.items()]
+    )
+    _write(out / "index.html", _page(dataset, out, work, verdicts))
     _write(stamp, json.dumps(state))
     return True
 
@@ -138,7 +153,40 @@ def _draw_sheets(config: RunConfig, dataset: Dataset, out: Path) -> None:
     picture.save(out / "reconstructions.png")
 
 
-def _page(dataset: Dataset, out: Path, work: Path) -> str:
+def _judge(config: RunConfig, dataset: Dataset, out: Path) -> list[Verdict]:
+    from fourmill.pipeline.panels import tokenizer_panel
+
+    places = folders(Path(config.tokenizers))
+    verdicts = judge_with_progress(dataset, places, _JUDGING)
+    picture = tokenizer_panel(verdicts)
+    (out / "tokenizers.png").unlink(missing_ok=True)
+    if picture is not None:
+        picture.save(out / "tokenizers.png")
+    _write(out / "tokenizers.json", json.dumps(as_json(places, verdicts), indent=1))
+    return verdicts
+
+
+def _judged(verdicts: Sequence[Verdict], picture: Path) -> list[Picture | Table]:
+    """Nothing where no tokenizer could be judged."""
+    rows = table_rows(verdicts)
+    if not rows:
+        return []
+    parts: list[Picture | Table] = [
+        Table(
+            "What tokens keep",
+            "Each tokenizer beside k-means of patches with as many codes, and beside each patch's "
+            f"own mean, which no code book limits. {'; '.join(notes(verdicts))}.",
+            HEADINGS,
+            rows,
+        )
+    ]
+    if picture.exists():  # not of tokenizers that cannot be decoded
+        text = "Held-out crops, what comes back from their tokens, and both simpler ways."
+        parts.append(Picture("What that looks like", text, picture))
+    return parts
+
+
+def _page(dataset: Dataset, out: Path, work: Path, verdicts: Sequence[Verdict]) -> str:
     status = dataset.status()
     samples = max((each.samples for each in status.modalities), default=0)
     rows = json.loads((work / "timings.json").read_text())
@@ -167,6 +215,7 @@ def _page(dataset: Dataset, out: Path, work: Path) -> str:
                 "back from its tokens.",
                 out / "reconstructions.png",
             ),
+            *_judged(verdicts, out / "tokenizers.png"),
             Picture(
                 "Predictions from RGB alone",
                 "Held-out photographs that 4M sees only as RGB: what it predicts, beside the "
@@ -204,7 +253,7 @@ def _note_timings(work: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             known = [{"stage": "set up", "what": "", "items": 0, "failed": 0, "seconds": seconds}]
     for row in rows:
         same = [each for each in known if all(each[k] == row[k] for k in ("stage", "what"))]
-        if same and row["stage"] != "pictures":
+        if same and row["stage"] not in _DRAWN:
             for key in ("items", "failed", "seconds"):
                 same[0][key] = round(same[0][key] + row[key], 2)
         elif same:
