@@ -1,8 +1,8 @@
 """What tokenizers that are a network have in common: files, devices, and which ids there are."""
 
+import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -94,7 +94,8 @@ class NetworkTokenizer(Tokenizer):
 
 def as_config(definition: Modality) -> dict[str, Any]:
     """A definition as a tokenizer's `spec.json` holds it."""
-    return asdict(definition) | {"classes": list(definition.classes)}
+    written: dict[str, Any] = json.loads(json.dumps(definition.record()))
+    return written
 
 
 def _modality_of(values: Mapping[str, Any]) -> Modality:
@@ -104,5 +105,6 @@ def _modality_of(values: Mapping[str, Any]) -> Modality:
         "kind": Kind(values["kind"]),
         "masking": Masking(masking) if masking else None,
         "classes": tuple(values["classes"]),
+        "value_range": tuple(values["value_range"]) if "value_range" in values else None,
     }
     return Modality(**fields)
