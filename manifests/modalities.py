@@ -8,6 +8,7 @@ dense modality at any size.
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -117,6 +118,24 @@ class Modality:
             name: value for name, value in asdict(self).items()
             if value or name not in _LATER_FIELDS
         }  # fmt: skip
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "Modality":
+        """What `record` wrote, also after it was JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no record of a modality.
+        """
+        masking, value_range = record["masking"], record.get("value_range")
+        return Modality(
+            **{
+                **record,
+                "kind": Kind(record["kind"]),
+                "masking": Masking(masking) if masking else None,
+                "classes": tuple(record["classes"]),
+                "value_range": tuple(value_range) if value_range else None,
+            }
+        )
 
     @property
     def id(self) -> int:

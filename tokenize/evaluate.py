@@ -110,8 +110,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Reconstruction metrics by the kind of modality (`metrics.measure`), and use of the code book.
 
-    Depth also has `delta1` and `abs_rel`, and a plane has `abs_error` in its unit. A tokenizer without a decoder has `codes_used` and
-    `perplexity` alone.
+    Depth also has `delta1` and `abs_rel`, a plane `abs_error` in its unit. A tokenizer without a
+    decoder has `codes_used` and `perplexity` alone.
 
     Args:
         keys: of the samples, as `Tokenizer.tokenize` takes them.
