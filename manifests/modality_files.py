@@ -118,9 +118,7 @@ def load_modality(path: Path) -> Modality:
     return _declare(configs.read_yaml(path), str(path))[1]
 
 
-def load_modalities(
-    entries: Sequence[str | Path | Mapping[str, Any]], place: str
-) -> list[ModalityFile]:
+def load_modalities(entries: Sequence[object], place: str) -> list[ModalityFile]:
     """What some files say, or mappings that stand for files; all are made known.
 
     Args:
