@@ -1,7 +1,7 @@
 """How far two experts agree on one sample, in the measures proper to each kind of modality.
 
 No measure takes either side for the truth, though depth is fitted to the first. All but angles and
-relative errors are shares or correlations: 1 is full agreement.
+errors are shares or correlations: 1 is full agreement.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,6 +25,7 @@ HEADLINES: Mapping[Kind, str] = {
     Kind.DEPTH: "rank_correlation",
     Kind.NORMAL: "within_30_degrees",
     Kind.EDGE: "f1",
+    Kind.PLANE: "within_5_percent",
     Kind.CLASSES: "agreement",
     Kind.INSTANCES: "f1",
     Kind.FEATURE_MAP: "cosine",
@@ -69,6 +70,8 @@ def compare(before: Modality, one: Label, after: Modality, other: Label) -> Comp
     if before.kind is Kind.BOXES:
         counts = listed.match_boxes(one, other)
         return Comparison(listed.matched(counts), {"boxes": counts})
+    if before.value_range is not None:
+        return Comparison(dense.planes(_array(one), _array(other), before.value_range))
     return Comparison(_MEASURES[before.kind](one, other))
 
 
@@ -82,6 +85,11 @@ def refuse_other_kinds(before: Modality, after: Modality) -> None:
         raise ConfigError(
             f"{before.name} is {before.kind.value}, {after.name} is {after.kind.value}: only "
             f"labels of one kind can be compared"
+        )
+    if before.unit != after.unit:
+        raise ConfigError(
+            f"{before.name} is in {before.unit or 'no unit'}, {after.name} in "
+            f"{after.unit or 'no unit'}: only numbers of one unit can be compared"
         )
 
 

@@ -38,6 +38,18 @@ def depth_colours(
     return _mapped("inferno", 1 - _stretched(depth, near, far))
 
 
+def plane_colours(
+    numbers: Float32[np.ndarray, "height width"], like: NDArray[Any] | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Low is dark, high is bright; stretched over the middle 96 % of the numbers.
+
+    Args:
+        like: take the range from this one, so that the same colour means the same number.
+    """
+    low, high = np.percentile(numbers if like is None else like, (2, 98))
+    return _mapped("inferno", _stretched(numbers, low, high))
+
+
 def share_colours(shares: Float[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 3"]:
     """From dark for 0 to bright for 1."""
     return _mapped("inferno", shares)

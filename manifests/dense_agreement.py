@@ -21,6 +21,7 @@ EDGE = 128  # from this strength on it counts as an edge
 _REACH = 0.0075  # of the diagonal, within which edges count as the same
 _FACTOR = 1.25
 _NEAREST = 0.01  # of the largest depth: relative errors of less say nothing
+_CLOSE = 0.05  # of the range of a plane
 _RANKED_SIDE = 96  # places along a side that are ranked
 _UNKNOWN_LENGTH = 0.5  # of a normal's vector: the zero vector means unknown
 _BINS = 256
@@ -46,6 +47,22 @@ def depths(
         "rank_correlation": rank_correlation(_thinned(ours), _thinned(theirs)),
         "abs_rel": abs_rel,
         "delta1": delta1,
+    }
+
+
+def planes(
+    one: Float32[np.ndarray, "h w"],
+    other: Float32[np.ndarray, "h2 w2"],
+    value_range: tuple[float, float],
+) -> dict[str, float]:
+    """`within_5_percent`, the share of places whose numbers differ by at most a twentieth of the
+    range; `correlation`, place by place; and `abs_error`, the mean difference, in their unit."""
+    ours, theirs = (each.astype(np.float64) for each in averaged(one, other))
+    difference = np.abs(ours - theirs)
+    return {
+        "within_5_percent": _mean(difference <= _CLOSE * (value_range[1] - value_range[0])),
+        "correlation": correlation(ours.ravel(), theirs.ravel()),
+        "abs_error": _mean(difference),
     }
 
 

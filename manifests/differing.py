@@ -45,14 +45,18 @@ def difference_map(
 ) -> NDArray[np.float64]:
     """How far two labels of a dense modality differ at each place, 0 to 1.
 
-    Of depth after scale and shift, in shares of its range; of normals in right angles; of features
-    as 1 - cosine; of edges 1 where the other has none nearby.
+    Of depth after scale and shift and of planes, in shares of their range; of normals in right
+    angles; of features as 1 - cosine; of edges 1 where the other has none nearby.
     """
     match before.kind:
         case Kind.DEPTH:
             ours, theirs = (each.astype(np.float64) for each in averaged(one, other))
             low, high = np.percentile(ours, (2, 98))
             found = np.abs(dense.fit(ours, theirs) - ours) / max(high - low, 1e-9)
+        case Kind.PLANE:
+            ours, theirs = (each.astype(np.float64) for each in averaged(one, other))
+            low, high = np.percentile(ours, (2, 98))
+            found = np.abs(ours - theirs) / max(high - low, 1e-9)
         case Kind.NORMAL:
             found = np.nan_to_num(dense.angles(one, other)) / _RIGHT_ANGLE
         case Kind.CLASSES:

@@ -15,6 +15,7 @@ _PLANES = {
     Kind.DEPTH: (np.float32, "H W"),
     Kind.NORMAL: (np.uint8, "H W 3"),
     Kind.EDGE: (np.uint8, "H W"),
+    Kind.PLANE: (np.float32, "H W"),
     Kind.CLASSES: (np.uint8, "H W"),
     Kind.INSTANCES: (np.uint16, "H W"),
     Kind.FEATURE_MAP: (np.float16, "C h w"),
@@ -66,6 +67,8 @@ def _values_problem(modality: Modality, array: NDArray[Any]) -> str | None:
         return f"{int((~np.isfinite(array)).sum())} of {array.size} values are not finite"
     if kind is Kind.DEPTH and float(array.min()) < 0:
         return f"found depth {float(array.min()):g}, expected none below 0"
+    if modality.value_range is not None:
+        return _range_problem(array, *modality.value_range, modality.unit)
     if kind is Kind.CLASSES and modality.channels:
         wrong = array[(array >= modality.channels) & (array != UNKNOWN_CLASS)]
         if wrong.size:
@@ -78,6 +81,15 @@ def _values_problem(modality: Modality, array: NDArray[Any]) -> str | None:
     if kind is Kind.CROPS:
         return _crops_problem(array)
     return None
+
+
+def _range_problem(array: NDArray[Any], low: float, high: float, unit: str) -> str | None:
+    found = float(array.min()), float(array.max())
+    # as float32 the ends themselves may be a little outside
+    if found[0] >= float(np.float32(low)) and found[1] <= float(np.float32(high)):
+        return None
+    words = f" {unit}" if unit else ""
+    return f"found {found[0]:g} to {found[1]:g}{words}, expected {low:g} to {high:g}{words}"
 
 
 def _normal_problem(array: NDArray[Any]) -> str | None:

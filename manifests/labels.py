@@ -21,7 +21,7 @@ Label: TypeAlias = NDArray[Any] | str | dict[str, Any] | list[Any]
 """By `Modality.kind`; the comments of `modalities.Kind` say which type goes with which kind."""
 
 _GREY = frozenset({Kind.EDGE, Kind.CLASSES})
-_GREY_16 = frozenset({Kind.DEPTH, Kind.INSTANCES})
+_GREY_16 = frozenset({Kind.DEPTH, Kind.PLANE, Kind.INSTANCES})
 _COLOUR = frozenset({Kind.IMAGE, Kind.NORMAL})
 _JSON = frozenset({Kind.BOXES, Kind.STRUCTURE})
 _ARRAYS: dict[Kind, tuple[type[np.generic], ...]] = {
@@ -37,7 +37,8 @@ _PNG_LEVEL = 4  # of compression: 6 takes twice the time for a few per cent
 class Encoding:
     """How depth becomes 16-bit integers: `depth = png * scale + offset`.
 
-    The default is for relative depth, 0..1.
+    The default is for relative depth, 0..1. That of planes follows from their range, so that the
+    lowest number is 0 and the highest 65535.
     """
 
     scale: float = 1 / 65535
@@ -76,6 +77,8 @@ def encode_label(modality: Modality, value: object, encoding: Encoding = Encodin
         return encode_sequence(value)
     if kind is Kind.DEPTH:
         value = _quantise(modality, value, encoding)
+    if kind is Kind.PLANE:
+        value = _steps(value, _encoding_of(modality)).clip(0, 65535).astype(np.uint16)
     return _write_image(value, modality.extension)
 
 
@@ -98,7 +101,7 @@ def decode_label(modality: Modality, data: bytes, encoding: Encoding = Encoding(
             return _expect(decode_npy(data), *_ARRAYS[kind])
         if kind is Kind.SEQUENCE:
             return decode_sequence(data)
-        return _decode_plane(kind, data, encoding)
+        return _decode_plane(modality, data, encoding)
     except SampleError as error:
         raise SampleError(modality.name, error.reason) from error
     except (ValueError, RecursionError) as error:
@@ -176,8 +179,20 @@ def _load(data: bytes) -> dict[str, Any] | list[Any]:
     return value
 
 
+def _encoding_of(modality: Modality) -> Encoding:
+    """That of a plane."""
+    assert modality.value_range is not None
+    low, high = modality.value_range
+    return Encoding((high - low) / 65535, low)
+
+
+def _steps(numbers: NDArray[Any], encoding: Encoding) -> NDArray[np.float64]:
+    steps: NDArray[np.float64] = (numbers.astype(np.float64) - encoding.offset) / encoding.scale
+    return np.rint(steps)
+
+
 def _quantise(modality: Modality, depth: NDArray[Any], encoding: Encoding) -> NDArray[np.uint16]:
-    steps = np.rint((depth.astype(np.float64) - encoding.offset) / encoding.scale)
+    steps = _steps(depth, encoding)
     if steps.min() < 0 or steps.max() > 65535:
         end = encoding.offset + 65535 * encoding.scale
         raise SampleError(
@@ -200,11 +215,17 @@ def _write_image(array: NDArray[Any], extension: str) -> bytes:
     return buffer.getvalue()
 
 
-def _decode_plane(kind: Kind, data: bytes, encoding: Encoding) -> NDArray[Any]:
+def _decode_plane(modality: Modality, data: bytes, encoding: Encoding) -> NDArray[Any]:
+    kind = modality.kind
     plane = images.read_png(data)
     if kind is Kind.DEPTH:
         steps = _expect(plane, np.uint16)
         return (steps * encoding.scale + encoding.offset).astype(np.float32)
+    if kind is Kind.PLANE:
+        assert modality.value_range is not None
+        own = _encoding_of(modality)
+        numbers = _expect(plane, np.uint16) * own.scale + own.offset
+        return numbers.clip(*modality.value_range).astype(np.float32)
     channels = 3 if kind is Kind.NORMAL else 1
     if (plane.ndim == 3) != (channels == 3):
         raise ValueError(

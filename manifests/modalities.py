@@ -8,8 +8,10 @@ dense modality at any size.
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 
@@ -21,6 +23,7 @@ class Kind(StrEnum):
     DEPTH = "depth"  # float32 [H, W], larger is farther
     NORMAL = "normal"  # uint8 [H, W, 3], unit vectors as 127.5 * (n + 1)
     EDGE = "edge"  # uint8 [H, W], 0..255
+    PLANE = "plane"  # float32 [H, W], numbers in the range that the modality declares
     CLASSES = "classes"  # uint8 [H, W], class index, 255 = unknown
     INSTANCES = "instances"  # uint16 [H, W], 0 = none
     FEATURE_MAP = "features"  # float16 [C, h, w]
@@ -39,7 +42,8 @@ class Kind(StrEnum):
 
 
 _DENSE = frozenset({
-    Kind.IMAGE, Kind.DEPTH, Kind.NORMAL, Kind.EDGE, Kind.CLASSES, Kind.INSTANCES, Kind.FEATURE_MAP,
+    Kind.IMAGE, Kind.DEPTH, Kind.NORMAL, Kind.EDGE, Kind.PLANE, Kind.CLASSES, Kind.INSTANCES,
+    Kind.FEATURE_MAP,
 })  # fmt: skip
 
 
@@ -70,6 +74,11 @@ class Modality:
         token_of: for tokens, the modality that they encode.
         learned_positions: whether positions have learned rather than sine-cosine embeddings.
         classes: names of the class indices of a `Kind.CLASSES` modality.
+        value_range: the lowest and the highest number of a `Kind.PLANE` modality, which has one.
+        unit: of these numbers, for people: `°C`, `m`.
+
+    Raises:
+        ConfigError: a plane without a range, or a range of anything else.
     """
 
     name: str
@@ -85,6 +94,48 @@ class Modality:
     token_of: str | None = None
     learned_positions: bool = False
     classes: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.kind is Kind.PLANE) is not (self.value_range is not None):
+            raise ConfigError(
+                f"{self.name}: found {self.kind.value} with the range {self.value_range}; a plane "
+                f"has a range [lowest, highest], and nothing else has one"
+            )
+        if self.value_range is not None:
+            low, high = self.value_range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ConfigError(
+                    f"{self.name}: found the range {low:g} to {high:g}, expected finite numbers, "
+                    f"the lowest first"
+                )
+
+    def record(self) -> dict[str, Any]:
+        """All fields, for files and digests; those that came later only where they are set, so
+        that what was written before them still reads the same."""
+        return {
+            name: value for name, value in asdict(self).items()
+            if value or name not in _LATER_FIELDS
+        }  # fmt: skip
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "Modality":
+        """What `record` wrote, also after it was JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no record of a modality.
+        """
+        masking, value_range = record["masking"], record.get("value_range")
+        return Modality(
+            **{
+                **record,
+                "kind": Kind(record["kind"]),
+                "masking": Masking(masking) if masking else None,
+                "classes": tuple(record["classes"]),
+                "value_range": tuple(value_range) if value_range else None,
+            }
+        )
 
     @property
     def id(self) -> int:
@@ -111,6 +162,8 @@ class Modality:
         """The id that fills records up to one size; grids have nothing to fill."""
         return 0
 
+
+_LATER_FIELDS = frozenset({"value_range", "unit"})
 
 TEXT_VOCAB = 30_000
 """Size of the shared WordPiece vocabulary of all text-like modalities."""

@@ -25,7 +25,7 @@ _COMPARED = {
     "histogram": "values", "classes": "classes", "counts": "numbers of entries", "scores": "scores",
 }  # fmt: skip
 _NUMERIC = (
-    Kind.IMAGE, Kind.DEPTH, Kind.NORMAL, Kind.EDGE, Kind.FEATURE_MAP, Kind.VECTOR,
+    Kind.IMAGE, Kind.DEPTH, Kind.NORMAL, Kind.EDGE, Kind.PLANE, Kind.FEATURE_MAP, Kind.VECTOR,
     Kind.SEQUENCE,
 )  # fmt: skip
 _CONTENT = {

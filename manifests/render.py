@@ -16,6 +16,7 @@ from fourmill.manifests.colouring import (
     depth_colours,
     feature_colours,
     instance_colours,
+    plane_colours,
     signed_colours,
     token_colours,
 )
@@ -39,8 +40,8 @@ def render(
         size: pixels of a side.
         image: uint8 `[H, W, 3]`, the sample's picture: dense labels take its proportions, and
             boxes, instances and crops (in its pixels) are drawn on it.
-        like: another label of the modality, whose range and components depth, features and
-            vectors are coloured with: so a prediction is comparable with the label beside it.
+        like: another label of the modality, whose range and components depth, planes, features
+            and vectors are coloured with: so a prediction is comparable with the label beside it.
     """
     if label is None:
         return missing_card(size)
@@ -166,6 +167,8 @@ def _plane_colours(
     match definition.kind:
         case Kind.DEPTH:
             return depth_colours(label, like)
+        case Kind.PLANE:
+            return plane_colours(label, like)
         case Kind.EDGE:
             return np.repeat(label[..., None], 3, axis=-1)
         case Kind.CLASSES:

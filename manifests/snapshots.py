@@ -5,7 +5,14 @@ import re
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
 from fourmill.manifests.errors import SnapshotError
 from fourmill.manifests.hashing import canonical_json, sha256_bytes, sha256_of
@@ -77,6 +84,10 @@ class Lineage(Record):
     def _stays_inside(cls, definition: Modality) -> Modality:
         _check_folder(definition.folder)
         return definition
+
+    @field_serializer("definition")
+    def _as_written(self, definition: Modality) -> dict[str, Any]:
+        return definition.record()
 
     @cached_property
     def identity(self) -> str:

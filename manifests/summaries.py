@@ -40,6 +40,7 @@ SCORE_BINS = 20
 COUNT_BINS = 16
 _RELATIVE = Encoding()
 _DEPTH_BINS = 32
+_PLANE_BINS = 32
 _BYTE_BINS = 16
 _TOKEN_BINS = 32
 _SMALLEST, _LARGEST = -10, 6  # powers of two that the sizes of features are told apart by
@@ -96,6 +97,10 @@ def bin_ranges(definition: Modality, encoding: Encoding) -> tuple[str, str]:
     match definition.kind:
         case Kind.DEPTH:
             return f"{encoding.offset:g}", f"{encoding.offset + 65535 * encoding.scale:g}"
+        case Kind.PLANE:
+            assert definition.value_range is not None
+            low, high = (f"{each:g}" for each in definition.value_range)
+            return low, high
         case Kind.FEATURE_MAP | Kind.VECTOR | Kind.SEQUENCE:
             return f"-{2**_LARGEST}", f"{2**_LARGEST}"
         case Kind.NORMAL:
@@ -185,6 +190,14 @@ def _depth(definition: Modality, depth: NDArray[Any], encoding: Encoding) -> Sum
     return _constant(depth) | {"histogram": _histogram(bins, _DEPTH_BINS)}
 
 
+def _plane(definition: Modality, numbers: NDArray[Any], encoding: Encoding) -> Summary:
+    assert definition.value_range is not None
+    low, high = definition.value_range
+    share = (numbers.astype(np.float64) - low) / (high - low)
+    bins = np.clip((share * _PLANE_BINS).astype(np.int64), 0, _PLANE_BINS - 1)
+    return _constant(numbers) | {"histogram": _histogram(bins, _PLANE_BINS)}
+
+
 def _bytes(definition: Modality, plane: NDArray[Any], encoding: Encoding) -> Summary:
     return _constant(plane) | {"histogram": _histogram(plane // _BYTE_BINS, _BYTE_BINS)}
 
@@ -254,6 +267,7 @@ _ARRAYS: dict[Kind, Callable[[Modality, NDArray[Any], Encoding], Summary]] = {
     Kind.DEPTH: _depth,
     Kind.NORMAL: _normal,
     Kind.EDGE: _bytes,
+    Kind.PLANE: _plane,
     Kind.CLASSES: _classes,
     Kind.INSTANCES: _instances,
     Kind.FEATURE_MAP: _features,

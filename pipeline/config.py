@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from fourmill.manifests import configs
+from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.modality_files import ModalityFile, load_modalities
 
 
 class _Section(BaseModel):
@@ -97,6 +99,10 @@ class CorpusConfig(_Section):
         "bytes as they are",
     )
     licence: str = Field(default="", description="of samples whose source names none")
+    labels: tuple[str, ...] = Field(
+        default=(),
+        description="modalities whose labels lie beside the pictures: a.NAME.npy of a.jpg",
+    )
     filters: FilterConfig = FilterConfig()
     download: DownloadConfig = DownloadConfig()
 
@@ -162,6 +168,9 @@ class TokenizeConfig(_Section):
 class RunConfig(_Section):
     """Everything `fourmill run` does, in order: ingest, label, train tokenizers, tokenize."""
 
+    modalities: tuple[ModalityFile, ...] = Field(
+        default=(), description="modalities of one's own: paths of YAML files, or what they hold"
+    )
     root: str = Field(description="dataset root, any fsspec URL")
     tokenizers: Path = Field(description="folder of the trained tokenizers")
     corpus: CorpusConfig
@@ -178,10 +187,31 @@ class RunConfig(_Section):
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """The configuration in a YAML file, with top-level or dotted overrides.
 
+    Its modalities are known from then on, and stand in it in full; losses that they name are those
+    of their tokenizers.
+
     Raises:
         ConfigError: no such file, not YAML, an unknown key (the nearest is named), a wrong value.
     """
     loaded = configs.read_yaml(path)
     for dotted, value in (overrides or {}).items():
         configs.assign(loaded, dotted, value)
-    return configs.validate(RunConfig, loaded, str(path))
+    declared = loaded.get("modalities") or []
+    if not isinstance(declared, list):
+        raise ConfigError(f"{path}: modalities: found {declared!r}, expected a list")
+    loaded["modalities"] = load_modalities(declared, str(path))
+    return _with_losses(configs.validate(RunConfig, loaded, str(path)))
+
+
+def _with_losses(config: RunConfig) -> RunConfig:
+    losses = {each.name: each.losses for each in config.modalities if each.losses}
+    if not losses:
+        return config
+    images = [
+        each.model_copy(update={"training": {"losses": losses[each.modality], **each.training}})
+        if each.modality in losses
+        else each
+        for each in config.tokenize.images
+    ]
+    tokenize = config.tokenize.model_copy(update={"images": tuple(images)})
+    return config.model_copy(update={"tokenize": tokenize})

@@ -21,13 +21,16 @@ from fourmill.manifests.labels import (
     encode_label,
     image_format,
 )
-from fourmill.manifests.modalities import Kind, modality
+from fourmill.manifests.modalities import modality
 from fourmill.manifests.snapshots import Producer, Snapshot
 from fourmill.manifests.summaries import summarise
 from fourmill.pipeline.admission import Treatment, admit_all
 from fourmill.pipeline.sources.base import Item, RawSample, Source
 from fourmill.pipeline.steps import code_version
 from fourmill.pipeline.work import failure
+
+OWN = ("rgb", "caption", "source")
+"""What every corpus gives."""
 
 METRIC_DEPTH = Encoding(scale=0.0005)  # half a millimetre a step, 32.7 m at most
 
@@ -127,7 +130,7 @@ def plan_ingest(
         name="ingest", version="1", params=params, seed=seed, code_version=code_version()
     )
     exact = sorted({name for each in sources for name in each.label_modalities})
-    modalities = ("rgb", "caption", "source", *exact)
+    modalities = (*OWN, *exact)
     return IngestPlan(sources, shards, splits, producer, modalities, treatment, shards_at_once)
 
 
@@ -249,13 +252,13 @@ def _commit(
     failures: Sequence[Failure],
     started: float,
 ) -> None:
-    definition = modality(name)
+    definition = writer.lineage.definition
     recorded = list(failures)
     payloads: list[bytes] = []
     valid: list[bool] = []
-    labels = list(pictures) if definition.kind is Kind.IMAGE else []
+    labels = list(pictures) if name == "rgb" else []
     for key, sample in zip(keys, samples, strict=True):
-        if definition.kind is Kind.IMAGE:
+        if name == "rgb":
             payloads.append(sample.image)
             valid.append(True)
             continue
@@ -263,6 +266,8 @@ def _commit(
         try:
             if value is None:
                 raise SampleError("ingest", f"the corpus has no {name} for it")
+            if isinstance(value, SampleError):
+                raise value
             check_label(definition, value)
             payloads.append(encode_label(definition, value, _encoding(name)))
             valid.append(True)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.modalities import modality
 from fourmill.pipeline import ingest as ingesting
 from fourmill.pipeline.admission import Treatment
 from fourmill.pipeline.config import CorpusConfig, ImageTokenizerConfig, RunConfig
 from fourmill.pipeline.plan import Plan, plan_wave, waves
 from fourmill.pipeline.progress import Steps
+from fourmill.pipeline.sources.beside import endings
 from fourmill.pipeline.sources.registry import open_source
 from fourmill.pipeline.sources.urls import UrlListSource
 from fourmill.pipeline.steps import CropStep, LabelStep, Step, TokenizeStep
@@ -55,6 +57,7 @@ class Run:
         dataset = Dataset.open(self.config.root, create=True)
         if not dataset.is_empty:
             ingesting.refuse_other(dataset, plan)
+            refuse_other_definitions(dataset, self.config)
             return
         self._start_ray()
         with (
@@ -117,7 +120,7 @@ class Run:
 
         jobs = [
             TrainingJob(
-                each, self.config.tokenizers, dataset.url, dataset.head.id,
+                each, modality(each.modality), self.config.tokenizers, dataset.url, dataset.head.id,
                 self.config.label.max_side, self._makers(dataset, each.modality),
             )
             for each in missing
@@ -192,16 +195,48 @@ class Run:
         self._stack.enter_context(ray_session(self.config.address))
 
 
+def refuse_other_definitions(dataset: Dataset, config: RunConfig) -> None:
+    """Complain about modalities that are stored as something else than the configuration says.
+
+    Raises:
+        ConfigError: it says which, and what to do.
+    """
+    for name in (each.name for each in config.modalities):
+        entry = dataset.modalities.get(name)
+        if entry is not None and entry.definition != modality(name):
+            theirs, ours = entry.definition.record(), modality(name).record()
+            differs = [key for key in theirs | ours if theirs.get(key) != ours.get(key)]
+            raise ConfigError(
+                f"{dataset.url}: {name} is stored with other values of {', '.join(differs)}; "
+                f"give it another name, or make the dataset again"
+            )
+
+
 def plan_corpus(config: CorpusConfig, root: str) -> ingesting.IngestPlan:
     """What of the corpus goes where in the dataset under `root`.
 
     Raises:
         SourceError: a source is not there.
+        ConfigError: labels of a modality that nobody knows, or that no source reads.
     """
+    labels = [modality(each) for each in config.labels]
+    taken = [each.name for each in labels if each.name in ingesting.OWN or not endings(each)]
+    if taken:
+        raise ConfigError(
+            f"corpus.labels: {', '.join(taken)} cannot lie beside pictures; what fourmill makes "
+            f"itself (captions, tokens, crops) needs no naming"
+        )
     archive = config.download.keep or f"{root.rstrip('/')}/.downloads"
     sources = [
-        open_source(each, config.download, config.filters, archive) for each in config.sources
+        open_source(each, config.download, config.filters, archive, labels)
+        for each in config.sources
     ]
+    unread = {*config.labels} - {name for each in sources for name in each.label_modalities}
+    if unread:
+        raise ConfigError(
+            f"corpus.labels: nothing reads {', '.join(sorted(unread))}: labels lie beside the "
+            f"pictures of a folder or in tars, and the sources are {', '.join(config.sources)}"
+        )
     downloads = any(isinstance(each, UrlListSource) for each in sources)
     return ingesting.plan_ingest(
         sources,

@@ -85,6 +85,8 @@ class LabelStep(Step):
         self.transient = tuple(each for each in spec.transient if each not in keep)
         self.resources = spec.resources
         self.runtime_env = dict(spec.runtime_env)
+        # workers need not know what this process was told of modalities
+        self._definitions = {each: modality(each) for each in spec.writes}
         self._labeler: Labeler | None = None
 
     def producer(self) -> Producer:
@@ -98,6 +100,9 @@ class LabelStep(Step):
             licence=spec.licence,
             code_version=code_version(),
         )
+
+    def definition(self, name: str) -> Modality:
+        return self._definitions[name]
 
     def load(self, device: str) -> None:
         self._labeler = labelers.get(self.name)

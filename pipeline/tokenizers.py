@@ -12,7 +12,7 @@ from typing import Any
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SampleError
-from fourmill.manifests.modalities import modality, token_modality
+from fourmill.manifests.modalities import Modality, modality, token_modality
 from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.config import ImageTokenizerConfig, TokenizeConfig
 from fourmill.pipeline.steps import Step
@@ -31,10 +31,12 @@ class TrainingJob:
     """One image-like tokenizer that is to be trained.
 
     Attributes:
+        definition: of the modality, which workers need not know.
         makers: steps that make the modality, upstream first, where the dataset does not store it.
     """
 
     config: ImageTokenizerConfig
+    definition: Modality
     folder: Path
     url: str
     snapshot_id: str
@@ -65,6 +67,7 @@ def missing_images(config: TokenizeConfig, folder: Path) -> list[ImageTokenizerC
             continue
         expected = token_modality(each.modality, each.size, each.patch, each.vocab_size)
         found = registry.spec(place)
+        _refuse_other_modality(place, found, modality(each.modality))
         if (found.vocab_size, found.max_tokens) != (expected.vocab_size, expected.max_tokens):
             raise ConfigError(
                 f"{place}: has {found.vocab_size} codes and {found.max_tokens} tokens, the "
@@ -72,6 +75,22 @@ def missing_images(config: TokenizeConfig, folder: Path) -> list[ImageTokenizerC
                 f"the folder to train it again, or give another folder as `tokenizers`"
             )
     return missing
+
+
+def _refuse_other_modality(place: Path, found: TokenizerSpec, wanted: Modality) -> None:
+    remedy = "delete the folder to train it again, or give another folder as `tokenizers`"
+    if found.reads != wanted.name:
+        raise ConfigError(
+            f"{place}: found a tokenizer of {found.reads}, expected one of {wanted.name}; {remedy}"
+        )
+    trained = Modality.of(found.config["definition"])
+    for name in ("kind", "channels", "value_range"):
+        theirs, ours = getattr(trained, name), getattr(wanted, name)
+        if theirs != ours:
+            raise ConfigError(
+                f"{place}: {wanted.name} had the {name} {theirs} when it was trained, and has "
+                f"{ours} now: tokens would mean something else; {remedy}"
+            )
 
 
 def missing_texts(config: TokenizeConfig, folder: Path) -> list[str]:
@@ -158,7 +177,7 @@ def _train(job: TrainingJob, board: Any) -> TokenizerSpec:
             board.note.remote(name, step, steps)
 
     return train_tokenizer(
-        modality(config.modality),
+        job.definition,
         config.size,
         config.patch,
         config.vocab_size,

@@ -103,3 +103,9 @@ class Tokenizer(ABC):
 def token_dtype(vocab_size: int) -> np.dtype[np.signedinteger[Any]]:
     """int16 for vocabularies of up to 32,768 ids, else int32."""
     return np.dtype(np.int16 if vocab_size <= 2**15 else np.int32)
+
+
+def as_config(definition: Modality) -> dict[str, Any]:
+    """A definition as a tokenizer's `spec.json` holds it."""
+    written: dict[str, Any] = json.loads(json.dumps(definition.record()))
+    return written

@@ -4,13 +4,14 @@ Pix2seq (Chen et al. 2022) as 4M has it: coordinates relative to the crop, in th
 order of the distance of their upper left corner from the crop's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fourmill.manifests.modalities import Modality
 from fourmill.tokenize.vocabulary import EOS, NUM_BINS, Vocabulary, number, parse_number
 from fourmill.tokenize.words import WordTokenizer
 
@@ -18,21 +19,28 @@ _LAST = NUM_BINS - 1
 
 
 class BoxesTokenizer(WordTokenizer):
-    """`det` ↔ `tok_det`, of each crop.
+    """`det` ↔ `tok_det`, of each crop; or other boxes.
 
     Where not all boxes fit, the ones of lowest score are left out, so that every box that is there
     is whole. (The reference cuts the string at its 256 tokens.)
 
     Args:
         min_score: boxes below it are left out; 0.6 in the reference.
+        definition: of other boxes, see `WordTokenizer`.
     """
 
     kind = "boxes"
     reads = "det"
     per_crop = True
 
-    def __init__(self, vocabulary: Vocabulary, max_tokens: int, min_score: float = 0.6) -> None:
-        super().__init__(vocabulary, max_tokens, min_score=min_score)
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        max_tokens: int,
+        min_score: float = 0.6,
+        definition: Modality | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(vocabulary, max_tokens, definition, min_score=min_score)
         self.min_score = min_score
 
     def encode(

@@ -56,10 +56,10 @@ def crop_dense(
 ) -> Num[np.ndarray, "crops ..."]:
     """All crops of one dense label, `size` pixels square, flipped where the setting says so.
 
-    Images and edges are resampled bicubically and depth bilinearly, both with anti-aliasing;
-    normals too, and made unit vectors again; classes and instances by nearest neighbour; feature
-    maps bilinearly, with areas where they shrink. A flip also mirrors the x of normals. What lies
-    outside of a crop has no say in it, but for feature maps.
+    Images and edges are resampled bicubically, depth and planes bilinearly, all with
+    anti-aliasing; normals too, and made unit vectors again; classes and instances by nearest
+    neighbour; feature maps bilinearly, with areas where they shrink. A flip also mirrors the x of
+    normals. What lies outside of a crop has no say in it, but for feature maps.
 
     Args:
         label: of a dense kind: `[H, W]`, `[H, W, 3]`, or `[C, h, w]` for feature maps.
@@ -195,6 +195,7 @@ _RESAMPLERS: dict[Kind, Callable[..., NDArray[np.generic]]] = {
     Kind.IMAGE: _bicubic_bytes,
     Kind.EDGE: _bicubic_bytes,
     Kind.DEPTH: _bilinear_floats,
+    Kind.PLANE: _bilinear_floats,
     Kind.NORMAL: _resample_normals,
     Kind.CLASSES: _nearest,
     Kind.INSTANCES: _nearest,

@@ -17,11 +17,11 @@ from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.vq import VQTokenizer
 
 _SAMPLING = Sampling()
-_KINDS = (Kind.IMAGE, Kind.DEPTH, Kind.NORMAL, Kind.EDGE)
+_KINDS = (Kind.IMAGE, Kind.DEPTH, Kind.NORMAL, Kind.EDGE, Kind.PLANE)
 
 
 class DiffusionTokenizer(VQTokenizer):
-    """Images, depth, normals or edges ↔ `tok_<name>@<size>`; tokens as of a `VQTokenizer`.
+    """Images, depth, normals, edges or planes ↔ `tok_<name>@<size>`; tokens as of a `VQTokenizer`.
 
     Many pictures fit the same tokens. Which of them `detokenize` gives is drawn from the tokens
     themselves (`seed_of`), so that it does not change between runs, workers or batches.

@@ -17,7 +17,13 @@ from fourmill.manifests.modalities import Kind, Modality
 from fourmill.tokenize.base import CropSettings, Tokenizer, TokenizerSpec
 from fourmill.tokenize.baselines import PatchCodes, nearest_parts, patch_mean
 from fourmill.tokenize.crops import crop_dense
-from fourmill.tokenize.metrics import aligned_depth, better_than, code_use, measure
+from fourmill.tokenize.metrics import (
+    aligned_depth,
+    better_than,
+    code_use,
+    measure,
+    plane_error,
+)
 from fourmill.tokenize.perception import Perception, perceived
 from fourmill.tokenize.values import to_labels
 from fourmill.tokenize.vectors import VectorTokenizer
@@ -106,8 +112,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Reconstruction metrics by the kind of modality (`metrics.measure`), and use of the code book.
 
-    Depth also has `delta1` and `abs_rel`. A tokenizer without a decoder has `codes_used` and
-    `perplexity` alone.
+    Depth also has `delta1` and `abs_rel`, a plane `abs_error` in its unit. A tokenizer without a
+    decoder has `codes_used` and `perplexity` alone.
 
     Args:
         keys: of the samples, as `Tokenizer.tokenize` takes them.
@@ -154,6 +160,10 @@ def compare(
         depth = _depth(tokenizer.definition, samples, inputs.shape[-1])
         for name, each in reconstructions.items():
             found[name] |= aligned_depth(each, depth)
+    if tokenizer.definition.value_range is not None:
+        for name, each in reconstructions.items():
+            error = plane_error(each, inputs, tokenizer.definition.value_range)
+            found[name]["abs_error"] = error
     if kind is Kind.IMAGE and perception is not None:
         for name, distances in perceived(perception, inputs, reconstructions).items():
             found[name] |= distances

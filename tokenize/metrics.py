@@ -1,7 +1,8 @@
 """How far what a tokenizer gives back is from what it was given, by kind of modality.
 
-All take values as a VQ network sees them (`values.to_tensor`): images, edges and normals from -1 to
-1, depth standardised in each crop, ids of classes with 0 for what is unknown, features as they are.
+All take values as a VQ network sees them (`values.to_tensor`): images, edges, normals and planes
+from -1 to 1, depth standardised in each crop, ids of classes with 0 for what is unknown, features
+as they are.
 
 Shapes: B crops, C channels, S side.
 """
@@ -42,6 +43,7 @@ def measure(kind: Kind, decoded: Tensor, inputs: Tensor) -> dict[str, float]:
     Returns:
         - images: `psnr` in decibels and `ssim`, means over crops;
         - edges: `psnr`, `f1` of places that are edges, and `best_f1`, see `best_edge_f1`;
+        - planes: `psnr`, whose peak is their range;
         - depth: `abs_error`, in deviations of the crop's depth;
         - normals: `mean_degrees` and `median_degrees` between vectors, and the shares
           `within_11_degrees`, `within_22_degrees` and `within_30_degrees`, where they are known;
@@ -86,6 +88,16 @@ def aligned_depth(
         for truth, each in zip(depth, decoded, strict=True)
     ]
     return {name: _nan_mean([row[name] for row in rows]) for name in ("delta1", "abs_rel")}
+
+
+def plane_error(
+    decoded: Float[Tensor, "B 1 S S"],
+    inputs: Float[Tensor, "B 1 S S"],
+    value_range: tuple[float, float],
+) -> float:
+    """The mean of |difference|, in the unit of the plane."""
+    share = (decoded.clamp(-1, 1) - inputs).abs().mean() / 2
+    return float(share) * (value_range[1] - value_range[0])
 
 
 def psnr(decoded: Float[Tensor, "B C S S"], inputs: Float[Tensor, "B C S S"]) -> float:
@@ -173,6 +185,10 @@ def _edges(decoded: Tensor, inputs: Tensor) -> dict[str, float]:
     }
 
 
+def _planes(decoded: Tensor, inputs: Tensor) -> dict[str, float]:
+    return {"psnr": psnr(decoded, inputs)}
+
+
 def _depth(decoded: Tensor, inputs: Tensor) -> dict[str, float]:
     return {"abs_error": float((decoded - inputs).abs().mean())}
 
@@ -216,6 +232,7 @@ def _nan_mean(values: Sequence[float]) -> float:
 _METRICS: dict[Kind, Callable[[Tensor, Tensor], dict[str, float]]] = {
     Kind.IMAGE: _images,
     Kind.EDGE: _edges,
+    Kind.PLANE: _planes,
     Kind.DEPTH: _depth,
     Kind.NORMAL: _normals,
     Kind.CLASSES: _classes,

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modalities import Kind, Masking, Modality
+from fourmill.manifests.modalities import Modality
 from fourmill.tokenize.base import Tokenizer, TokenizerSpec
 
 WEIGHTS_FILE = "model.safetensors"
@@ -53,7 +52,7 @@ class NetworkTokenizer(Tokenizer):
             with torch.device("meta"):  # the file has all values: nothing is to be drawn
                 network = cls.make_network(config.pop("network"))
             network.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
-            definition = _modality_of(config.pop("definition"))
+            definition = Modality.of(config.pop("definition"))
             return cls(definition=definition, network=network, **config)
         except _DAMAGE as error:
             raise ConfigError(f"{folder}: not {cls.what}: {error}") from error
@@ -90,19 +89,3 @@ class NetworkTokenizer(Tokenizer):
                 f"{self.spec.modality}: found ids {int(ids.min())} to {int(ids.max())}, expected 0 "
                 f"to {self.spec.vocab_size - 1}"
             )
-
-
-def as_config(definition: Modality) -> dict[str, Any]:
-    """A definition as a tokenizer's `spec.json` holds it."""
-    return asdict(definition) | {"classes": list(definition.classes)}
-
-
-def _modality_of(values: Mapping[str, Any]) -> Modality:
-    masking = values["masking"]
-    fields = {
-        **values,
-        "kind": Kind(values["kind"]),
-        "masking": Masking(masking) if masking else None,
-        "classes": tuple(values["classes"]),
-    }
-    return Modality(**fields)

@@ -105,7 +105,8 @@ def save_text_tokenizers(
     """Write a tokenizer of each text-like modality into `folder/tok_<modality>`.
 
     Args:
-        modalities: some of caption, det, color_palette, metadata.
+        modalities: some of caption, det, color_palette, metadata, or others whose kind is text or
+            boxes.
         min_score: of boxes.
         max_tokens: by modality, the end included; those of the reference where it says nothing.
 
@@ -115,15 +116,20 @@ def save_text_tokenizers(
     Raises:
         UnknownNameError: a modality that is not text-like.
     """
-    from fourmill.manifests.modalities import modality
+    from fourmill.manifests.modalities import modality, modality_names
 
     folders = {}
     for name in modalities:
-        if name not in _TEXT_KINDS:
+        kind = _TEXT_KINDS.get(name)
+        if kind is None and name in modality_names() and modality(name).kind in ("text", "boxes"):
+            kind = modality(name).kind.value
+        if kind is None:
             raise UnknownNameError("text-like modality", name, _TEXT_KINDS)
-        config = {"min_score": min_score} if name == "det" else {}
+        config: dict[str, Any] = {"min_score": min_score} if kind == "boxes" else {}
+        if name not in _TEXT_KINDS:
+            config["definition"] = modality(name)
         length = (max_tokens or {}).get(name, modality(name).max_tokens)
-        make: type[WordTokenizer] = _class_of(_TEXT_KINDS[name])
+        make: type[WordTokenizer] = _class_of(kind)
         tokenizer = make(vocabulary, length, **config)
         folders[name] = folder / tokenizer.spec.modality
         with whole_folder(folders[name]) as aside:

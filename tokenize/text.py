@@ -9,7 +9,8 @@ from fourmill.tokenize.words import WordTokenizer
 
 
 class TextTokenizer(WordTokenizer):
-    """`caption` ↔ `tok_caption`: lower-cased text; what is too long is cut and has no `[EOS]`."""
+    """`caption`, or another text ↔ `tok_caption`: lower-cased; what is too long is cut and has no
+    `[EOS]`."""
 
     kind = "text"
     reads = "caption"

@@ -78,6 +78,9 @@ class VQTrainConfig(BaseModel):
         default=0.4, gt=0, le=1, description="least share of the image in a crop"
     )
     seed: int = Field(default=0, ge=0, description="of crops, start and batches")
+    losses: dict[str, float] | None = Field(
+        default=None, description="weights of l1, l2, smooth_l1, cross_entropy, cosine; by kind"
+    )
 
 
 def train_tokenizer(
@@ -217,7 +220,7 @@ def _loss(
     tokens = network.quantize.tokenize(latents)
     codes = network.quantize.lookup(tokens)
     decoded = network.decode(latents + (codes - latents).detach())  # straight through
-    loss = reconstruction_loss(definition, decoded, inputs)
+    loss = reconstruction_loss(definition, decoded, inputs, config.losses)
     if config.train_encoder:
         loss = loss + config.commitment * F.mse_loss(latents, codes) * latents.shape[1]
     return loss, latents.detach(), tokens

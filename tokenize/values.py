@@ -1,9 +1,10 @@
 """Between stored labels and what a VQ network sees: crops, and the normalisation of each kind.
 
-Images, edges and normals become -1..1 (as the published tokenizers have it), class ids are shifted
-so that 0 is unknown, feature maps stay as they are. Depth is standardised in each crop by mean and
-deviation of what is left without the tenth that is nearest and the tenth that is farthest (the
-reference's; after MiDaS, Ranftl et al. 2020): relative depth has no scale of its own.
+Images, edges and normals become -1..1 (as the published tokenizers have it), and so does the range
+of a plane, in which a number means the same everywhere. Class ids are shifted so that 0 is unknown,
+feature maps stay as they are. Depth is standardised in each crop by mean and deviation of what is
+left without the tenth that is nearest and the tenth that is farthest (the reference's; after MiDaS,
+Ranftl et al. 2020): relative depth has no scale of its own.
 
 Shapes: K crops of one label, B crops of many, C channels, S side in pixels or feature cells.
 """
@@ -29,7 +30,7 @@ DEPTH_LIMIT = 5.0
 
 _TRIMMED = 0.1  # share of the nearest pixels, and of the farthest, without a say in the scale
 _BYTES = frozenset({Kind.IMAGE, Kind.EDGE, Kind.NORMAL})
-SUPPORTED = _BYTES | {Kind.DEPTH, Kind.CLASSES, Kind.FEATURE_MAP}
+SUPPORTED = _BYTES | {Kind.DEPTH, Kind.PLANE, Kind.CLASSES, Kind.FEATURE_MAP}
 
 
 def refuse_other_kinds(definition: Modality) -> None:
@@ -84,6 +85,9 @@ def to_tensor(
     if definition.kind is Kind.CLASSES:
         ids = tensor.long()
         return torch.where(ids == UNKNOWN_CLASS, 0, ids + 1)
+    if definition.value_range is not None:
+        low, high = definition.value_range
+        return (tensor.float()[:, None] - low) * (2 / (high - low)) - 1
     if definition.kind not in _BYTES:
         return tensor.float() if tensor.ndim == 4 else tensor.float()[:, None]
     values = tensor.float() / 127.5 - 1
@@ -95,7 +99,10 @@ def to_labels(definition: Modality, values: Float[Tensor, "B C S S"]) -> list[La
 
     Depth has lost its scale: 0..1, the crop's mean at a half.
     """
-    return [each.copy() for each in _INVERSES[definition.kind](values.float().cpu().numpy())]
+    array = values.float().cpu().numpy()
+    if definition.value_range is not None:
+        return [each.copy() for each in _to_plane(array, *definition.value_range)]
+    return [each.copy() for each in _INVERSES[definition.kind](array)]
 
 
 def refuse_classes(definition: Modality, ids: Int[Tensor, "K S S"], num_labels: int) -> None:
@@ -132,6 +139,11 @@ def _to_normals(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _to_depth(values: NDArray[np.float32]) -> NDArray[np.float32]:
     depth: NDArray[np.float32] = 0.5 + values[:, 0] / (2 * DEPTH_LIMIT)
     return depth.clip(0, 1)
+
+
+def _to_plane(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    shares = (values[:, 0].astype(np.float64) + 1) / 2
+    return (low + shares.clip(0, 1) * (high - low)).astype(np.float32)
 
 
 def _to_classes(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label, check_label
 from fourmill.manifests.modalities import Kind, Modality, vector_tokens
-from fourmill.tokenize.base import CropSettings, TokenizerSpec, token_dtype
+from fourmill.tokenize.base import CropSettings, TokenizerSpec, as_config, token_dtype
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
-from fourmill.tokenize.networks import NetworkTokenizer, as_config
+from fourmill.tokenize.networks import NetworkTokenizer
 
 # Vectors in one pass of the network, always as many: a matrix product may round differently for
 # another number of rows, and a token must not depend on what else is in the batch.

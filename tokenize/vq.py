@@ -21,9 +21,9 @@ from fourmill.tokenize.autoencoder import (
     TokenEncoder,
     VQAutoencoder,
 )
-from fourmill.tokenize.base import CropSettings, TokenizerSpec, token_dtype
+from fourmill.tokenize.base import CropSettings, TokenizerSpec, as_config, token_dtype
 from fourmill.tokenize.encoder_only import EncoderOnly
-from fourmill.tokenize.networks import NetworkTokenizer, as_config
+from fourmill.tokenize.networks import NetworkTokenizer
 from fourmill.tokenize.sizes import resized_network
 from fourmill.tokenize.values import cut, refuse_classes, refuse_other_kinds, to_labels, to_tensor
 

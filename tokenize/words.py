@@ -1,7 +1,7 @@
 """What the tokenizers of text-like modalities share: a vocabulary, an end, and padding."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fourmill.manifests.labels import Label, check_label
 from fourmill.manifests.modalities import Kind, Masking, Modality, modality
-from fourmill.tokenize.base import CropSettings, Tokenizer, TokenizerSpec, token_dtype
+from fourmill.tokenize.base import CropSettings, Tokenizer, TokenizerSpec, as_config, token_dtype
 from fourmill.tokenize.vocabulary import EOS, PAD, Vocabulary
 
 VOCABULARY_FILE = "vocabulary.json"
@@ -21,15 +21,26 @@ class WordTokenizer(Tokenizer):
 
     Args:
         max_tokens: of one sample, `[EOS]` included.
+        definition: of the modality that it encodes, or its record, where that is another of the
+            same kind than the one that the class is for; it is stored with the tokenizer.
     """
 
     kind: ClassVar[str]
-    reads: ClassVar[str]
+    reads: str
     per_crop: ClassVar[bool] = False
 
-    def __init__(self, vocabulary: Vocabulary, max_tokens: int, **config: Any) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        max_tokens: int,
+        definition: Modality | Mapping[str, Any] | None = None,
+        **config: Any,
+    ) -> None:
         self.vocabulary = vocabulary
-        self.stored = modality(self.reads)
+        self.stored = modality(self.reads) if definition is None else _modality(definition)
+        if self.stored.name != self.reads:
+            self.reads = self.stored.name
+            config["definition"] = as_config(self.stored)
         self.spec = TokenizerSpec(
             modality=f"tok_{self.reads}",
             reads=self.reads,
@@ -101,6 +112,10 @@ class WordTokenizer(Tokenizer):
     def _pad(self, ids: list[int]) -> list[int]:
         length = self.spec.max_tokens
         return [*ids, EOS, *([PAD] * length)][:length]
+
+
+def _modality(definition: Modality | Mapping[str, Any]) -> Modality:
+    return definition if isinstance(definition, Modality) else Modality.of(definition)
 
 
 def _until_end(ids: list[int]) -> list[int]:

@@ -8,7 +8,7 @@ out/checkpoints/step-000200/        weights, optimizer, state.json
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,7 +59,7 @@ def write_run(run: Run) -> None:
         "config": run.config.model_dump(mode="json"),
         "snapshot": run.snapshot,
         "contents": run.contents,
-        "modalities": [asdict(each) for each in run.domains.modalities],
+        "modalities": [each.record() for each in run.domains.modalities],
         "inputs": list(run.domains.inputs),
         "targets": list(run.domains.targets),
     }

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from fourmill.labelers import registry as labelers_registry
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.modality_files import load_modality
 from fourmill.pipeline import ingest as ingesting
 from fourmill.pipeline.cli import write_json
 from fourmill.pipeline.config import (
@@ -42,6 +43,8 @@ def ingest(
     seed: int = 0,
     max_side: int = 0,
     licence: str = "",
+    labels: tuple[str, ...] = (),
+    modality: tuple[Path, ...] = (),
     filters: FilterConfig = _NO_FILTERS,
     download: DownloadConfig = _DOWNLOAD,
     address: str | None = None,
@@ -63,15 +66,19 @@ def ingest(
         seed: of the order of samples.
         max_side: larger pictures are scaled down to this long side; 0 keeps all bytes as they are.
         licence: of samples whose source names none.
+        labels: modalities whose labels lie beside the pictures, `a.NAME.npy` of `a.jpg`.
+        modality: YAML files of modalities of one's own; docs/add-a-modality.md.
         filters: what is left out, listed like what fails.
         download: how the pictures of a list of URLs are fetched.
         address: of a Ray cluster; none for this machine.
         dry_run: only say what would be done.
         json: print what was done as JSON.
     """
+    for each in modality:
+        load_modality(each)
     config = CorpusConfig(
         sources=(source,), samples_per_shard=samples_per_shard, held_out=held_out, seed=seed,
-        max_side=max_side, licence=licence, filters=filters, download=download,
+        max_side=max_side, licence=licence, labels=labels, filters=filters, download=download,
     )  # fmt: skip
     plan = plan_corpus(config, root)
     if dry_run:

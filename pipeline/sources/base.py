@@ -33,13 +33,14 @@ class RawSample:
     Attributes:
         image: the bytes of a JPEG, PNG or WebP, kept as they are.
         caption: `None` where the corpus has none.
-        labels: exact labels by modality (`truth_depth`, …), where the corpus has them.
+        labels: labels by modality (`truth_depth`, …), where the corpus has them, or what is wrong
+            with them.
         source: what is known of the origin: `file`, `title`, `creator`, `licence`, `url`, ….
     """
 
     image: bytes
     caption: str | None = None
-    labels: Mapping[str, Label] = field(default_factory=dict)
+    labels: Mapping[str, Label | SampleError] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -61,7 +62,7 @@ class Source(Protocol):
 
     @property
     def label_modalities(self) -> Sequence[str]:
-        """Exact labels that its samples may have, by name."""
+        """Labels that its samples may have, by name."""
 
     def listing(self) -> Sequence[Item]:
         """All items, in a stable order.

@@ -5,13 +5,16 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
 
 from fourmill.manifests.errors import SampleError, SourceError
+from fourmill.manifests.modalities import Modality
 from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.beside import endings, read_labels
 from fourmill.pipeline.sources.origin import CAPTION_COLUMNS, caption_of, origin_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -30,16 +33,25 @@ class FolderSource:
     the top of the folder: CSV, TSV, JSON or JSON lines with a column of file names (`file_name`,
     `image`, …) and one of captions (`caption`, `text`, …), or a JSON object from file name to
     caption.
+
+    Attributes:
+        labels: modalities whose labels lie beside the pictures, see `beside`.
     """
 
     path: str
+    labels: Sequence[Modality] = ()
     name: str = "folder"
-    label_modalities: Sequence[str] = ()
 
     @property
     def params(self) -> Mapping[str, Any]:
         """The folder itself; what is in it enters the lineage through the listing."""
-        return {"path": self.path}
+        labels = {"labels": list(self.label_modalities)} if self.labels else {}
+        return {"path": self.path, **labels}
+
+    @property
+    def label_modalities(self) -> Sequence[str]:
+        """Those whose labels lie beside the pictures."""
+        return [each.name for each in self.labels]
 
     def listing(self) -> list[Item]:
         """One item an image file, by relative path."""
@@ -48,15 +60,20 @@ class FolderSource:
             raise SourceError(f"{self.path}: no such folder")
         files = sorted(str(each) for each in fs.find(root))
         names = {_relative(each, root): each for each in files}
-        table = self._caption_table(fs, names)
+        label_endings = [ending for each in self.labels for ending in endings(each)]
+        others = {n: file for n, file in names.items() if not n.endswith(tuple(label_endings))}
+        table = self._caption_table(fs, others)
         items = []
-        for name, file in names.items():
+        for name, file in others.items():
             path = PurePosixPath(name)
             if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
                 continue
             beside = [names.get(str(path.with_suffix(each))) for each in SIDECARS]
             caption = table.get(name, table.get(path.name))
-            items.append(Item(name, where=(file, [each for each in beside if each], caption)))
+            stem = str(path.with_suffix(""))
+            labels = {each: names[stem + each] for each in label_endings if stem + each in names}
+            where = (file, [each for each in beside if each], caption, labels)
+            items.append(Item(name, where=where))
         if not items:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             raise SourceError(f"{self.path}: no image in it or below it (looked for {suffixes})")
@@ -75,9 +92,13 @@ class FolderSource:
         readings: list[Reading] = []
         for start in range(0, len(items), _TOGETHER):
             chosen = items[start : start + _TOGETHER]
-            files = [file for each in chosen for file in (each.where[0], *each.where[1])]
+            files = [
+                file
+                for each in chosen
+                for file in (each.where[0], *each.where[1], *each.where[3].values())
+            ]
             contents = fs.cat(files, on_error="return") if files else {}
-            readings += [_sample(each, contents) for each in chosen]
+            readings += [_sample(each, contents, self.labels) for each in chosen]
         return readings
 
     def _caption_table(self, fs: Any, names: Mapping[str, str]) -> dict[str, str]:
@@ -94,8 +115,10 @@ class FolderSource:
         return captions
 
 
-def _sample(item: Item, contents: Mapping[str, bytes | Exception]) -> Reading:
-    file, beside, caption = item.where
+def _sample(
+    item: Item, contents: Mapping[str, bytes | Exception], definitions: Sequence[Modality]
+) -> Reading:
+    file, beside, caption, label_files = item.where
     found = {each: contents[each] for each in (file, *beside)}
     for each in found.values():
         if isinstance(each, Exception):
@@ -110,7 +133,19 @@ def _sample(item: Item, contents: Mapping[str, bytes | Exception]) -> Reading:
             source |= origin_of(record)
         else:
             caption = text
-    return RawSample(data[file], caption_of({"caption": caption}), source=source)
+    labels = read_labels(definitions, partial(_label_file, label_files, contents), data[file])
+    return RawSample(data[file], caption_of({"caption": caption}), labels, source)
+
+
+def _label_file(
+    files: Mapping[str, str], contents: Mapping[str, bytes | Exception], ending: str
+) -> tuple[str, bytes] | SampleError | None:
+    if ending not in files:
+        return None
+    name, content = PurePosixPath(files[ending]).name, contents[files[ending]]
+    if isinstance(content, Exception):
+        return SampleError("read", f"{name}: {content}")
+    return name, content
 
 
 def _json_record(text: str) -> dict[str, Any]:

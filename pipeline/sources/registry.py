@@ -1,11 +1,13 @@
 """From what a user writes (`~/Pictures`, `builtin:photos?count=100`, `*.tar`) to a source."""
 
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 import fsspec
 import pyarrow.parquet as pq
 
 from fourmill.manifests.errors import ConfigError, SourceError
+from fourmill.manifests.modalities import Modality
 from fourmill.pipeline.config import DownloadConfig, FilterConfig
 from fourmill.pipeline.corpora.registry import open_builtin
 from fourmill.pipeline.sources.base import Source
@@ -22,6 +24,7 @@ def open_source(
     download: DownloadConfig | None = None,
     filters: FilterConfig | None = None,
     archive: str = "",
+    labels: Sequence[Modality] = (),
 ) -> Source:
     """The source that a user means.
 
@@ -31,6 +34,7 @@ def open_source(
         download: how the pictures of a list of URLs are fetched.
         filters: what of such a list need not be fetched.
         archive: where answers are kept.
+        labels: modalities whose labels lie beside the pictures, in folders and in tars.
 
     Raises:
         ConfigError: an option that is not a whole number.
@@ -41,7 +45,7 @@ def open_source(
         return open_builtin(name, **_options(query, text))
     suffix = text[text.rfind(".") :]
     if suffix == ".tar":
-        return WebDatasetSource(text)
+        return WebDatasetSource(text, labels)
     if suffix == ".parquet" and not _is_url_list(text):
         return ParquetSource(text)
     settings = (download or DownloadConfig(), filters or FilterConfig(), archive)
@@ -54,14 +58,14 @@ def open_source(
         )
     names = [str(each) for each in fs.ls(root, detail=False)] if fs.isdir(root) else []
     if any(each.endswith(".tar") for each in names):
-        return WebDatasetSource(text)
+        return WebDatasetSource(text, labels)
     if any(each.endswith(".parquet") for each in names):
         return (
             UrlListSource(text, ".parquet", *settings)
             if _is_url_list(text)
             else ParquetSource(text)
         )
-    return FolderSource(text)
+    return FolderSource(text, labels)
 
 
 def _is_url_list(text: str) -> bool:

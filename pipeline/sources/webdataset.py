@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fourmill.manifests.errors import SampleError
+from fourmill.manifests.modalities import Modality
 from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.beside import endings, read_labels
 from fourmill.pipeline.sources.files import find_files, open_place
 from fourmill.pipeline.sources.origin import caption_of, origin_of
 
@@ -30,16 +32,25 @@ class WebDatasetSource:
     Where img2dataset left its parquet beside a tar, that lists the tar's samples, and the tar is
     not opened before it is read. A half-written tar gives the samples before the damage; the damage
     itself is one failed item.
+
+    Attributes:
+        labels: modalities whose labels are members too, `<key>.thermal.npy`; see `beside`.
     """
 
     path: str
+    labels: Sequence[Modality] = ()
     name: str = "webdataset"
-    label_modalities: Sequence[str] = ()
 
     @property
     def params(self) -> Mapping[str, Any]:
         """Where the tars are."""
-        return {"path": self.path}
+        labels = {"labels": list(self.label_modalities)} if self.labels else {}
+        return {"path": self.path, **labels}
+
+    @property
+    def label_modalities(self) -> Sequence[str]:
+        """Those whose labels are in the tars."""
+        return [each.name for each in self.labels]
 
     def listing(self) -> list[Item]:
         """One item a sample, from the parquet beside a tar or from the tar's headers."""
@@ -99,7 +110,9 @@ class WebDatasetSource:
 
     def _sample(self, stream: Any, item: Item, members: Members) -> RawSample:
         data = {}
-        wanted = {name: place for name, place in members.items() if name in _READ}
+        of_labels = [ending[1:].lower() for each in self.labels for ending in endings(each)]
+        read = (*_READ, *of_labels)
+        wanted = {name: place for name, place in members.items() if name in read}
         for extension, (offset, size) in sorted(wanted.items(), key=lambda each: each[1]):
             stream.seek(offset)
             data[extension] = stream.read(size)
@@ -109,7 +122,12 @@ class WebDatasetSource:
         record = _json_record(data.get("json"), item.name)
         text = {"caption": data["txt"].decode("utf-8", "replace")} if "txt" in data else record
         source = {"file": item.name, "dataset": self.name, **origin_of(record)}
-        return RawSample(image, caption_of(text), source=source)
+
+        def find(ending: str) -> tuple[str, bytes] | None:
+            found = data.get(ending[1:].lower())  # names of members are kept in lower case
+            return None if found is None else (f"{item.name}{ending}", found)
+
+        return RawSample(image, caption_of(text), read_labels(self.labels, find, image), source)
 
 
 def read_members(fs: Any, tar: str) -> tuple[dict[str, Members], str]:

@@ -6,13 +6,17 @@ from skimage import data
 
 from fourmill.manifests.colouring import class_colours, feature_colours
 from fourmill.manifests.lettering import drawable
-from fourmill.manifests.modalities import COARSE_CLASSES, Kind, Modality, modality
+from fourmill.manifests.modalities import COARSE_CLASSES, Kind, Modality, modality, register
 from fourmill.manifests.render import legend, render, sheet
 
 WIDE = data.coffee()[:200, :400]  # uint8 [200, 400, 3]
 RNG = np.random.default_rng(0)
 
+register(
+    Modality("height-of-tests", Kind.PLANE, "height", "png", channels=1, value_range=(-10.0, 90.0))
+)
 LABELS = {
+    "height-of-tests": RNG.uniform(-10, 90, (30, 50)).astype(np.float32),
     "rgb": WIDE,
     "depth": np.linspace(0, 1, 200 * 400, dtype=np.float32).reshape(200, 400),
     "normal": np.full((50, 100, 3), (128, 128, 255), np.uint8),

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from fourmill.manifests.labels import Encoding
-from fourmill.manifests.modalities import COARSE_CLASSES, Kind, Masking, Modality, modality
+from fourmill.manifests.modalities import (
+    COARSE_CLASSES,
+    Kind,
+    Masking,
+    Modality,
+    modality,
+    register,
+)
 from fourmill.manifests.summaries import merge, summarise, summarise_rows, used_share
 
 RNG = np.random.default_rng(7)
@@ -25,7 +32,13 @@ def _boxes(count: int) -> dict:
     }
 
 
+register(
+    Modality(
+        "thermal-of-tests", Kind.PLANE, "thermal", "png", channels=1, value_range=(-40.0, 150.0)
+    )
+)
 MAKE = {
+    "thermal-of-tests": lambda: RNG.uniform(-40, 150, (30, 50)).astype(np.float32),
     "rgb": lambda: RNG.integers(0, 256, (50, 70, 3)).astype(np.uint8),
     "depth": lambda: RNG.random((90, 130)).astype(np.float32),
     "normal": lambda: RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8),

@@ -5,11 +5,13 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fourmill.manifests.errors import SampleError, SourceError
+from fourmill.manifests.modalities import Kind, Modality, modality
 from fourmill.pipeline.ingest import source_names
 from fourmill.pipeline.sources.base import Source, read_all
 from fourmill.pipeline.sources.registry import open_source
@@ -173,3 +175,30 @@ def test_what_is_not_there_is_told(tmp_path, what):
     Path(tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=what):
         open_source(str(tmp_path / what)).listing()
+
+
+def test_labels_beside_pictures_are_read_from_folders_and_tars_alike(tmp_path, photographs):
+    heat = Modality("heat", Kind.PLANE, "heat", "png", channels=1, value_range=(0.0, 255.0))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    grey = photographs["coffee"].convert("L")
+    for name, suffix in (("a.b", "jpg"), ("scan", "tiff")):  # a suffix that shards do not hold
+        photographs["coffee"].save(folder / f"{name}.{suffix}")
+        grey.save(folder / f"{name}.heat.png")
+    photographs["coffee"].save(folder / "alone.jpg")
+    (folder / "alone.grounding.json").write_text("{")  # no table of captions
+    source = open_source(str(folder), labels=[heat, modality("grounding")])
+    assert source.label_modalities == ["heat", "grounding"]
+    read = {each.name: source.read(each) for each in source.listing()}
+    assert set(read) == {"a.b.jpg", "scan.tiff", "alone.jpg"}
+    np.testing.assert_array_equal(read["a.b.jpg"].labels["heat"], np.asarray(grey))
+    np.testing.assert_array_equal(read["scan.tiff"].labels["heat"], np.asarray(grey))
+    assert list(read["alone.jpg"].labels) == ["grounding"]
+    assert isinstance(read["alone.jpg"].labels["grounding"], SampleError)
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        tar.add(folder / "a.b.jpg", "c.jpg")
+        tar.add(folder / "a.b.heat.png", "c.heat.png")
+    packed = open_source(str(tmp_path / "one.tar"), labels=[heat])
+    (item,) = packed.listing()
+    np.testing.assert_array_equal(packed.read(item).labels["heat"], np.asarray(grey))
+    assert packed.params != open_source(str(tmp_path / "one.tar")).params

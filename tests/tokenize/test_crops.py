@@ -59,7 +59,9 @@ def test_the_area_of_crops_is_spread_over_the_whole_range():
     assert 0.4 < rows[:, 4].mean() < 0.6
 
 
-@pytest.mark.parametrize("kind", [Kind.IMAGE, Kind.NORMAL, Kind.CLASSES, Kind.FEATURE_MAP])
+@pytest.mark.parametrize(
+    "kind", [Kind.IMAGE, Kind.NORMAL, Kind.PLANE, Kind.CLASSES, Kind.FEATURE_MAP]
+)
 def test_a_flipped_crop_is_the_crop_of_the_mirrored_scene(kind, photographs):
     photo = photographs["coffee"]
     if kind is Kind.FEATURE_MAP:
@@ -67,6 +69,9 @@ def test_a_flipped_crop_is_the_crop_of_the_mirrored_scene(kind, photographs):
         mirrored = label[..., ::-1].copy()
     elif kind is Kind.CLASSES:
         label = photo[..., 0] // 16
+        mirrored = label[:, ::-1].copy()
+    elif kind is Kind.PLANE:
+        label = photo.mean(axis=-1, dtype=np.float32)
         mirrored = label[:, ::-1].copy()
     else:
         label = photo

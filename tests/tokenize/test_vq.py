@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
 from fourmill.manifests.labels import check_label, decode_label, encode_label
-from fourmill.manifests.modalities import modality
+from fourmill.manifests.modalities import Kind, Modality, modality, register
 from fourmill.tokenize import registry
 from fourmill.tokenize.crops import crop_settings
 from fourmill.tokenize.evaluate import evaluate
@@ -21,6 +21,11 @@ from fourmill.tokenize.train_vq import VQTrainConfig, train_tokenizer
 
 SMALL = VQTrainConfig(dim=64, steps=10, num_crops=8, batch_size=4)
 CODES = 64
+register(
+    Modality(
+        "celsius-of-tests", Kind.PLANE, "celsius", "png", channels=1, value_range=(-40.0, 150.0)
+    )
+)
 
 
 def labels_of(name, photographs):
@@ -36,6 +41,8 @@ def labels_of(name, photographs):
         ]
     if name == "depth":
         return [(each / 255).astype(np.float32) for each in smooth.values()]
+    if name == "celsius-of-tests":
+        return [(each / 5).astype(np.float32) for each in smooth.values()]
     if name == "normal":
         return [normals_of(each) for each in smooth.values()]
     if name == "semseg_coarse":
@@ -99,6 +106,8 @@ def constant_error(tokenizer, batch):
         ("rgb", "psnr", lambda found, constant: found > constant + 6),  # a quarter of the squares
         ("canny_edge", "psnr", lambda found, constant: found > constant + 3),
         ("depth", "abs_error", lambda found, constant: found < constant / 2),
+        # what is 51 degrees apart at the most is known to a few, wherever it lies in the range
+        ("celsius-of-tests", "abs_error", lambda found, constant: found < 95 * constant / 3),
         ("normal", "mean_degrees", lambda found, constant: found < constant * 0.75),
         ("semseg_coarse", "accuracy", lambda found, constant: 1 - found < (1 - constant) / 2),
         ("vit_s_focus", "cosine", lambda found, constant: 1 - found < (1 - constant) / 4),

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fourmill.manifests.errors import ConfigError, SampleError
+from fourmill.manifests.modalities import Kind, Masking, Modality
+from fourmill.tokenize import registry
 from fourmill.tokenize.boxes import BoxesTokenizer
 from fourmill.tokenize.metadata import FIELDS, MetadataTokenizer
 from fourmill.tokenize.palette import PaletteTokenizer
@@ -253,3 +255,23 @@ def test_any_ids_that_a_model_says_decode_to_valid_labels(vocabulary, ids):
 def test_a_bad_label_is_the_failure_of_its_sample(make, label, message, vocabulary):
     with pytest.raises(SampleError, match=message):
         tokenize(make(vocabulary, 40), label)
+
+
+def test_other_texts_and_other_boxes_are_written_in_the_same_words(vocabulary, tmp_path):
+    signs = Modality("signs", Kind.TEXT, "signs", "txt", Masking.SEQUENCE, 30_000, 16)
+    folders = registry.save_text_tokenizers(tmp_path, vocabulary, ["grounding", "caption", "det"])
+    boxes = registry.load(folders["grounding"])
+    assert (boxes.spec.modality, boxes.spec.reads) == ("tok_grounding", "grounding")
+    assert boxes.token_modality.token_of == "grounding"
+    label = {"instances": [{"boxes": [0.0, 0.2, 1.0, 0.5], "class_name": "cup", "score": 1.0}]}
+    det = registry.load(folders["det"])
+    np.testing.assert_array_equal(tokenize(boxes, label), tokenize(det, label))
+    # its modality is stored with a tokenizer, so that nobody needs to know it beforehand
+    TextTokenizer(vocabulary, 16, signs).save(whole := tmp_path / "tok_signs")
+    found = registry.load(whole)
+    assert found.token_modality.name == "tok_signs"
+    assert there_and_back(found, "A cup of coffee") == "a cup of coffee"
+    with pytest.raises(SampleError, match="signs: found list, expected a string"):
+        tokenize(found, [7])
+    with pytest.raises(ConfigError, match="no text-like modality called 'depth'"):
+        registry.save_text_tokenizers(tmp_path, vocabulary, ["depth"])

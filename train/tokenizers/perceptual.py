@@ -77,9 +77,7 @@ def _make(config: PerceptualConfig) -> Any:
         if config.weights is not None:
             backbone = getattr(network, "model", network)
             # heads, which features have no use for, may be left over
-            unlike = load_checkpoint(
-                backbone, str(config.weights), strict=False, weights_only=True
-            )
+            unlike = load_checkpoint(backbone, str(config.weights), strict=False, weights_only=True)
             if unlike.missing_keys:
                 raise RuntimeError(f"it lacks {unlike.missing_keys[0]}")
     except (OSError, RuntimeError) as error:
