@@ -26,9 +26,11 @@ _CLASSES = {
     "boxes": ("boxes", "BoxesTokenizer"),
     "palette": ("palette", "PaletteTokenizer"),
     "metadata": ("metadata", "MetadataTokenizer"),
+    "poses": ("poses", "PosesTokenizer"),
 }
 _TEXT_KINDS = {
     "caption": "text", "det": "boxes", "color_palette": "palette", "metadata": "metadata",
+    "human_poses": "poses",
 }  # fmt: skip
 PUBLISHER = "EPFL-VILAB/"
 """How the ids of tokenizers that belong to the reference implementation begin."""
@@ -102,7 +104,7 @@ def save_text_tokenizers(
     """Write a tokenizer of each text-like modality into `folder/tok_<modality>`.
 
     Args:
-        modalities: some of caption, det, color_palette, metadata.
+        modalities: some of caption, det, color_palette, metadata, human_poses.
         min_score: of boxes.
         max_tokens: by modality, the end included; those of the reference where it says nothing.
 
