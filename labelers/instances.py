@@ -6,9 +6,6 @@ from fourmill.labelers.base import Labeler, Sample
 from fourmill.labelers.mask_proposals import MaskProposer, Thresholds, as_instances
 from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import Label
-from fourmill.manifests.modalities import Kind, Modality, register
-
-register(Modality("instances", Kind.INSTANCES, "instances", "png", channels=1))
 
 
 class InstanceLabeler(Labeler):

@@ -211,6 +211,13 @@ def vector_tokens(name: str, of: str, vocab_size: int = 8192, num_tokens: int = 
     )  # fmt: skip
 
 
+def code_tokens(name: str, of: str, vocab_size: int, num_tokens: int) -> Modality:
+    """Tokens that 4M sees in the words of another modality alone (poses, masks of instances)."""
+    return Modality(
+        name, Kind.TOKENS, name, "npy", None, vocab_size, num_tokens, token_of=of
+    )  # fmt: skip
+
+
 def token_modality(base: str, size: int, patch: int, vocab_size: int, of: str = "") -> Modality:
     """The tokens of the dense modality `of` (default: `base`), as `tok_<base>@<size>`.
 
@@ -253,6 +260,10 @@ _BUILT_IN = (
     _stored("imagenet", Kind.STRUCTURE, "json"),
     _stored("clip_score", Kind.STRUCTURE, "json"),
     _stored("human_keypoints", Kind.STRUCTURE, "json"),
+    _stored("instances", Kind.INSTANCES, "png", 1),
+    # parts of what 4M sees: 23 rotations of a body's joints, and an instance's mask in its box
+    _stored("body_pose", Kind.VECTOR, "npy", 23 * 9),
+    _stored("sam_mask", Kind.EDGE, "png", 1),
     # text-like, beside what 4M has
     *(_text(f"caption_{name}", Kind.TEXT, "txt", 256) for name in CAPTIONERS),
     _text("grounding", Kind.BOXES, "json", 256),
@@ -294,6 +305,9 @@ _BUILT_IN = (
     token_modality("semseg", 448, 16, 4_096, of="semseg_coco"),
     token_modality("clip", 448, 16, 8_192, of="CLIP-B16"),
 )
+
+PARTS = frozenset({"body_pose", "sam_mask"})
+"""Modalities whose tokens 4M sees in the words of another one alone."""
 
 FOURM_7 = (
     "rgb@224", "caption", "det", "tok_rgb@224", "tok_depth@224", "tok_normal@224",

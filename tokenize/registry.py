@@ -27,9 +27,11 @@ _CLASSES = {
     "boxes": ("boxes", "BoxesTokenizer"),
     "palette": ("palette", "PaletteTokenizer"),
     "metadata": ("metadata", "MetadataTokenizer"),
+    "poses": ("poses", "PosesTokenizer"),
 }
 _TEXT_KINDS = {
     "caption": "text", "det": "boxes", "color_palette": "palette", "metadata": "metadata",
+    "human_poses": "poses",
 }  # fmt: skip
 PUBLISHER = "EPFL-VILAB/"
 """How the ids of tokenizers that belong to the reference implementation begin."""
@@ -105,8 +107,8 @@ def save_text_tokenizers(
     """Write a tokenizer of each text-like modality into `folder/tok_<modality>`.
 
     Args:
-        modalities: some of caption, det, color_palette, metadata, or others whose kind is text or
-            boxes.
+        modalities: some of caption, det, color_palette, metadata, human_poses, or others whose
+            kind is text or boxes.
         min_score: of boxes.
         max_tokens: by modality, the end included; those of the reference where it says nothing.
 

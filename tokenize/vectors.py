@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label, check_label
-from fourmill.manifests.modalities import Kind, Modality, vector_tokens
+from fourmill.manifests.modalities import PARTS, Kind, Modality, code_tokens, vector_tokens
 from fourmill.tokenize.base import CropSettings, TokenizerSpec, as_config, token_dtype
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.networks import NetworkTokenizer
@@ -44,7 +44,8 @@ class VectorTokenizer(NetworkTokenizer):
                 f"channels; this tokenizer is for vectors of {config.channels}"
             )
         name = name or definition.name
-        tokens = vector_tokens(f"tok_{name}", definition.name, config.codes, config.books)
+        make = code_tokens if definition.name in PARTS else vector_tokens
+        tokens = make(f"tok_{name}", definition.name, config.codes, config.books)
         super().__init__(definition, network, tokens)
         self.spec = TokenizerSpec(
             modality=tokens.name,

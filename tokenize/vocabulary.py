@@ -7,7 +7,8 @@ reference implementation of 4M, whose own file loads too:
     4..203          [S_0] … [S_199]        sentinels of masked spans
     204..4203       v0=0 … v3=999          four kinds of numbers of a thousand values each
     4204..4283      airplane … zebra       the classes of COCO, one id each
-    4284..          characters and pieces of words
+    4284..          characters and pieces of words; those that poses and instances are spelled with
+                    are the last where captions do not have them
 """
 
 import json
@@ -50,6 +51,8 @@ _FIXED = _SPECIAL + _NUMBERS + COCO_CLASSES
 # so that a caption of any length of Latin text has no unknown words, whatever the corpus was
 _LETTERS = string.digits + string.ascii_lowercase
 _ALPHABET = (*sorted(string.punctuation + _LETTERS), *(f"##{each}" for each in _LETTERS))
+# what the reference says of bodies and instances, whether captions say so or not
+_GRAMMAR = ("human", "pose", "global", "camera", "shape", "none", "point", "polygon")
 _MAX_CHARACTERS = 1000  # of other alphabets; the most frequent
 _MAX_FILE_BYTES = 2**26
 _SPACE_BEFORE = re.compile(r" ([.,;:!?)\]])")
@@ -163,14 +166,17 @@ def train_vocabulary(captions: Iterable[str], vocab_size: int = 30_000) -> Vocab
     Raises:
         ConfigError: `vocab_size` has no room for the fixed ids and the Latin alphabet.
     """
-    least = len(_FIXED) + len(_ALPHABET)
+    least = len(_FIXED) + len(_ALPHABET) + len(_GRAMMAR)
     if vocab_size < least:
         raise ConfigError(
             f"vocab_size is {vocab_size}, expected at least {least}: special tokens, numbers, "
-            "classes and the alphabet"
+            "classes, the alphabet and the words of poses and instances"
         )
     pieces = _learn(sorted(captions), vocab_size - len(_FIXED))
-    tokens = list(dict.fromkeys([*_FIXED, *_ALPHABET, *pieces]))[:vocab_size]
+    learned = list(dict.fromkeys([*_FIXED, *_ALPHABET, *pieces]))[:vocab_size]
+    # at the end, so that the ids before it are what they were without these words
+    last = vocab_size - len(_GRAMMAR)
+    tokens = list(dict.fromkeys([*learned[:last], *_GRAMMAR, *learned[last:]]))[:vocab_size]
     vocab = {token: id for id, token in enumerate(tokens)}
     tokenizer = _with_text_rules(Tokenizer(WordPiece(vocab, unk_token="[UNK]")))
     tokenizer.add_special_tokens([AddedToken(each, normalized=False) for each in _SPECIAL])
