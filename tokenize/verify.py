@@ -39,10 +39,11 @@ def reconstruction_errors(
         tokens: `[B, crops, tokens]`, or `[B, tokens]`, of the labels.
 
     Returns:
-        By row, the mean over its crops; nothing where a tokenizer has no measure, no decoder, or
-        not the packages that decoding needs.
+        By row, the mean over its crops (of the first alone, where decoding is slow); nothing where
+        a tokenizer has no measure, no decoder, or not the packages that decoding needs.
     """
-    share = _SHARE_OF_SLOW if tokenizer.spec.kind == "diffusion" else _SHARE
+    is_slow = tokenizer.spec.kind == "diffusion"
+    share = _SHARE_OF_SLOW if is_slow else _SHARE
     rows = [row for row, key in enumerate(keys) if uniforms(1, "decoded again", key)[0] < share]
     if not rows or not isinstance(tokenizer, VQTokenizer | VectorTokenizer):
         return {}
@@ -52,8 +53,11 @@ def reconstruction_errors(
             found = torch.from_numpy(tokenizer.decode(tokens[rows].astype(np.int64)))
             errors = 1 - F.cosine_similarity(given, found, dim=1)
         else:
-            parts = [tokenizer.prepare(labels[row], crops[row], image_sizes[row]) for row in rows]
-            errors = _grid_errors(tokenizer, parts, tokens[rows])
+            shown = 1 if is_slow else tokens.shape[1]
+            parts = [
+                tokenizer.prepare(labels[row], crops[row][:shown], image_sizes[row]) for row in rows
+            ]
+            errors = _grid_errors(tokenizer, parts, tokens[rows, :shown])
     except (MissingPackageError, NoDecoderError):  # tokens are made all the same
         return {}
     return {row: float(each) for row, each in zip(rows, errors, strict=True)}
