@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from fourmill.labelers import registry as labelers_registry
+from fourmill.manifests import modalities
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modality_files import load_modality
@@ -217,8 +218,9 @@ def prefetch(config: Positional[Path], set: tuple[str, ...] = (), everything: bo
     loaded = load_config(config, overrides(set))
     if everything:
         fetch_corpora(corpora_names())
+    labels = [modalities.modality(each) for each in loaded.corpus.labels]
     for source in loaded.corpus.sources:
-        found = len(open_source(source).listing())
+        found = len(open_source(source, labels=labels).listing())
         console.print(f"{source}: {found} pictures", highlight=False)
     wanted = {*loaded.label.labelers}  # `set` is the option here
     if everything:

@@ -1,6 +1,7 @@
 """A modality of one's own, from its YAML file to a 4M that predicts it, as the page has it."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
+from fourmill.manifests import modalities
 from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.modalities import modality
 from fourmill.pipeline.cli import main
+from fourmill.pipeline.steps import LabelStep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -88,3 +92,12 @@ def test_a_run_that_says_something_else_of_what_is_there_is_refused(followed, mo
     )  # fmt: skip
     assert done.returncode == 2
     assert "warmth is stored with other values of value_range" in done.stderr
+
+
+def test_a_step_takes_what_it_writes_to_workers_that_know_nothing_of_it(monkeypatch):
+    step = LabelStep("edges", 64)
+    sent = pickle.dumps(step)
+    definitions = {name: modality(name) for name in step.writes}
+    monkeypatch.setattr(modalities, "_registry", {})
+    back = pickle.loads(sent)
+    assert {name: back.definition(name) for name in back.writes} == definitions

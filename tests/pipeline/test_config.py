@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.modalities import modality
 from fourmill.pipeline.config import CorpusConfig, DownloadConfig, FilterConfig, load_config
 
 GOOD = """
@@ -14,6 +16,9 @@ tokenizers: tokenizers
 corpus: {sources: [photos]}
 label: {labelers: [edges]}
 """
+
+
+HEAT = "modalities: [{name: heat_of_tests, kind: plane, range: [0, 1], losses: {l1: 2}}]"
 
 
 def _load(tmp_path: Path, text: str, **overrides):
@@ -29,6 +34,12 @@ def _load(tmp_path: Path, text: str, **overrides):
         (GOOD.replace("sources", "source"), "did you mean 'sources'"),
         (GOOD + "tokenize: {text: {vocab: 1}}", "did you mean 'vocab_size'"),
         (GOOD + "tokenize: {num_crops: 0}", "tokenize.num_crops: .* greater than or equal to 1"),
+        (
+            GOOD + HEAT.replace("range", "rang"),
+            "unknown key 'modalities.0.rang'; did you mean 'range'",
+        ),
+        (GOOD + "modalities: thermal.yaml", "modalities: found 'thermal.yaml', expected a list"),
+        (GOOD + "modalities: [thermal.yaml]", "thermal.yaml: No such file"),
         ("just words", "expected a mapping"),
         ("{", "not YAML"),
         ("a: !!python/object/apply:os.getcwd []", "not YAML"),
@@ -42,6 +53,27 @@ def test_a_mistake_is_told_with_its_place(tmp_path, text, message):
 def test_settings_are_replaced_by_their_dotted_names(tmp_path):
     config = _load(tmp_path, GOOD, **{"corpus.samples_per_shard": 7, "root": "other"})
     assert (config.corpus.samples_per_shard, config.root) == (7, "other")
+
+
+def test_modalities_stand_in_the_configuration_in_full_and_bring_their_losses(tmp_path):
+    (tmp_path / "damage.yaml").write_text("{name: damage_of_tests, kind: classes, classes: [a, b]}")
+    images = """
+tokenize:
+  images:
+    - {modality: heat_of_tests, training: {steps: 3}}
+    - {modality: heat_of_tests, size: 64, training: {losses: {l2: 1}}}
+    - {modality: damage_of_tests}
+"""
+    also = HEAT[:-1] + f", {tmp_path / 'damage.yaml'}]"
+    config = _load(tmp_path, GOOD + also + images)
+    assert [each.name for each in config.modalities] == ["heat_of_tests", "damage_of_tests"]
+    assert modality("damage_of_tests").classes == ("a", "b")
+    assert [each.training for each in config.tokenize.images] == [
+        {"losses": {"l1": 2}, "steps": 3}, {"losses": {"l2": 1}}, {},
+    ]  # fmt: skip
+    # what is printed as the whole is a configuration, which needs no other file
+    whole = config.model_dump(mode="json", exclude={"train"})
+    assert _load(tmp_path, yaml.safe_dump(whole)) == config
 
 
 def test_every_shipped_configuration_is_valid():
