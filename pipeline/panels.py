@@ -104,7 +104,7 @@ def _pair(
 ) -> list[NDArray[np.uint8]]:
     before, after = found.before.definition, found.after.definition
     # depth has no scale that both experts share
-    like = one if before.kind in (Kind.FEATURE_MAP, Kind.VECTOR) else None
+    like = one if before.kind in (Kind.PLANE, Kind.FEATURE_MAP, Kind.VECTOR) else None
     cells = [render(before, one, cell, image), render(after, other, cell, image, like=like)]
     if before.kind.is_dense:
         cells.append(difference(before, one, after, other, cell, image))
