@@ -19,19 +19,23 @@ VOCABULARY_FILE = "vocabulary.json"
 class WordTokenizer(Tokenizer):
     """A label as words of the shared vocabulary, ended by `[EOS]` and padded with `[PAD]`.
 
+    Attributes:
+        tokens: what they are called, `tok_<tokens>`; as what it reads by default.
+
     Args:
         max_tokens: of one sample, `[EOS]` included.
     """
 
     kind: ClassVar[str]
     reads: ClassVar[str]
+    tokens: ClassVar[str] = ""
     per_crop: ClassVar[bool] = False
 
     def __init__(self, vocabulary: Vocabulary, max_tokens: int, **config: Any) -> None:
         self.vocabulary = vocabulary
         self.stored = modality(self.reads)
         self.spec = TokenizerSpec(
-            modality=f"tok_{self.reads}",
+            modality=f"tok_{self.tokens or self.reads}",
             reads=self.reads,
             kind=self.kind,
             vocab_size=len(vocabulary),
