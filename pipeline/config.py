@@ -134,6 +134,11 @@ class TextTokenizerConfig(_Section):
     min_score: float = Field(
         default=0.6, ge=0, le=1, description="boxes below this score are left out"
     )
+    codecs: dict[str, str] = Field(
+        default_factory=dict,
+        description="tokenizers of poses and masks that human_poses and sam_instance are written "
+        "with, by modality: a folder or a published id",
+    )
 
 
 class ImageTokenizerConfig(_Section):

@@ -124,6 +124,7 @@ def token_modalities(dataset: Dataset, tokenizers: Path) -> list[str]:
     names = [
         name for name, entry in dataset.modalities.items()
         if entry.definition.kind is Kind.TOKENS and (tokenizers / name / "spec.json").is_file()
+        and entry.definition.input_size  # words of instances are no grid
         and modality(registry.spec(tokenizers / name).reads).kind.is_dense
     ]  # fmt: skip
     return sorted(names, key=lambda name: (not name.startswith("tok_rgb"), name))

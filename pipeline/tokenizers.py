@@ -108,8 +108,10 @@ def train_texts(dataset: Dataset, config: TokenizeConfig, folder: Path) -> None:
         each["caption"] for each in dataset.samples(["caption"], shards=shards) if each["caption"]
     )
     vocabulary = train_vocabulary(captions, config.text.vocab_size)
+    text = config.text
+    codecs = {name: registry.load(place) for name, place in text.codecs.items()}
     registry.save_text_tokenizers(
-        folder, vocabulary, config.text.modalities, config.text.min_score, config.text.max_tokens
+        folder, vocabulary, text.modalities, text.min_score, text.max_tokens, codecs
     )
 
 

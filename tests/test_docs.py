@@ -118,11 +118,13 @@ def test_printed_verbs_and_options_exist(page, capsys):
     quoted = re.findall(r"`fourmill ([a-z]+)([^`\n]*)`", page.read_text())
     printed = [(words[1], shlex.join(words[2:])) for words in _commands(page, "fourmill")]
     for verb, rest in quoted + printed:
+        both = " ".join([verb, *rest.split()[:1]])
+        verb = both if both in VERBS else verb
         assert verb in VERBS, f"{page}: fourmill {verb}"
         options = re.findall(r"--[a-z][a-z-]+", rest)
         if options:
             with pytest.raises(SystemExit):
-                main([verb, "--help"])
+                main([*verb.split(), "--help"])
             shown = capsys.readouterr().out
             assert all(each in shown for each in options), f"{page}: fourmill {verb} {rest}"
 

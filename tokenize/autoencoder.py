@@ -90,6 +90,12 @@ class AutoencoderConfig(EncoderConfig):
         ge=0,
         description="tokens on each side that decoding starts from; none in the reference",
     )
+    # left out where there are none, as in what was saved before there were any
+    out_conv: bool = Field(
+        default=False,
+        exclude_if=lambda has: not has,
+        description="end the decoder with two ConvNeXt blocks, against edges of patches",
+    )
 
     @property
     def outputs(self) -> int:
@@ -185,6 +191,25 @@ class Encoder(Transformer):
         return self.transform(patches).transpose(1, 2).reshape(patches.shape)
 
 
+class ConvNeXtBlock(nn.Module):
+    """A residual block of a wide convolution and an MLP at every pixel (Liu et al. 2022)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=_NORM_EPS)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.act = nn.GELU()
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """The same shape."""
+        x_BHWC = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        x_BHWC = self.gamma * self.pwconv2(self.act(self.pwconv1(x_BHWC)))
+        return x + x_BHWC.permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+
 class Decoder(Transformer):
     """One vector a patch to values."""
 
@@ -192,11 +217,15 @@ class Decoder(Transformer):
         super().__init__(config, config.decoder_depth)
         self.patch = config.patch
         self.out_proj = nn.Linear(config.dim, config.outputs * config.patch**2)
+        blocks = (ConvNeXtBlock(config.outputs) for _ in range(2 * config.out_conv))
+        # no blocks, no parameters: networks without them keep their names
+        self.out_conv = nn.Sequential(*blocks)
 
     def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C H W"]:
         """Values of all pixels."""
         patches_BNP = self.out_proj(self.transform(x))
-        return F.pixel_shuffle(patches_BNP.transpose(1, 2).unflatten(2, x.shape[2:]), self.patch)
+        values = F.pixel_shuffle(patches_BNP.transpose(1, 2).unflatten(2, x.shape[2:]), self.patch)
+        return self.out_conv(values)  # type: ignore[no-any-return]
 
 
 class TokenEncoder(nn.Module):

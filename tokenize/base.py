@@ -32,7 +32,7 @@ class TokenizerSpec:
         modality: the token modality that it makes (`tok_depth@224`, `tok_caption`).
         reads: the modality that it encodes (`depth`, `caption`).
         kind: which class loads it: `vq`, `vq-encoder`, `diffusion`, `vectors`, `text`, `boxes`,
-            `palette`, `metadata`, `poses`.
+            `palette`, `metadata`, `poses`, `instances`, `masks`.
         per_crop: whether tokens differ between crops of a sample (`[crops, tokens]` or `[tokens]`).
         config: constructor arguments of the class, JSON.
     """

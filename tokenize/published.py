@@ -36,6 +36,7 @@ from fourmill.tokenize.diffused import DiffusionTokenizer
 from fourmill.tokenize.diffusion import DiffusionConfig, Sampling
 from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.encoder_only import EncoderOnly
+from fourmill.tokenize.masks import MaskTokenizer
 from fourmill.tokenize.networks import WEIGHTS_FILE
 from fourmill.tokenize.registry import PUBLISHER
 from fourmill.tokenize.sizes import resized_state
@@ -59,6 +60,8 @@ _READS = {
     "ImageBind-H14": ("ImageBind-H14", "imagebind"),
     "DINOv2-B14-global": ("DINOv2-B14-global", "dinov2_global"),
     "ImageBind-H14-global": ("ImageBind-H14-global", "imagebind_global"),
+    "human-poses": ("body_pose", "body_pose"),
+    "sam-instance": ("sam_mask", "sam_mask"),
 }
 """What a repository is named after: the modality that it encodes, and the name of its tokens."""
 
@@ -111,6 +114,8 @@ def load(
         settings, state = _read(path)
         if "MLP" in settings.get("enc_type", ""):
             return VectorTokenizer(definition, _vector_network(settings, state), name)
+        if definition.name == "sam_mask":
+            return MaskTokenizer(definition, _mask_network(settings, state))
         network = _dense_network(settings, state, size)
         _refuse_other_channels(definition, network.shape)
         patch = settings.get("patch_size", 16)
@@ -213,6 +218,34 @@ def _mlp(name: str) -> dict[str, int]:
         raise ConfigError(f"found network {name!r}, expected BottleneckMLP/B_<depth>-Wi_<width>")
     depth, dim, expansion = match.groups()
     return {"depth": int(depth), "dim": int(dim), "expansion": int(expansion or 4)}
+
+
+def _mask_network(settings: Mapping[str, Any], state: State) -> VQAutoencoder:
+    """Of a transformer on each side, the second with or without convolutions at its end."""
+    _refuse_other_quantizers(settings)
+    dim, depth, heads = _transformer(settings.get("enc_type", "vit_b_enc"), "enc")
+    widths = _transformer(settings.get("dec_type", "vit_b_dec"), "dec")
+    if (widths[0], widths[2]) != (dim, heads):
+        raise ConfigError("found a decoder of another width than the encoder's: not supported")
+    patch = settings.get("patch_size", 16)
+    config = AutoencoderConfig(
+        channels=_channels(state),
+        # settings say the size of images; that of masks is in the positions
+        size=state["encoder.pos_emb"].shape[-1] * patch,
+        patch=patch,
+        dim=dim,
+        encoder_depth=depth,
+        decoder_depth=widths[1],
+        heads=heads,
+        latent=settings["latent_dim"],
+        codes=settings["codebook_size"],
+        post_mlp=settings.get("post_mlp", False),
+        out_conv=any(name.startswith("decoder.out_conv.") for name in state),
+    )
+    with torch.device("meta"):
+        network = VQAutoencoder(config)
+    network.load_state_dict(state, assign=True)
+    return network
 
 
 def _dense_network(settings: Mapping[str, Any], state: State, size: int) -> TokenEncoder:

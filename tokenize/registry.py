@@ -28,11 +28,14 @@ _CLASSES = {
     "palette": ("palette", "PaletteTokenizer"),
     "metadata": ("metadata", "MetadataTokenizer"),
     "poses": ("poses", "PosesTokenizer"),
+    "instances": ("instances", "SamInstancesTokenizer"),
+    "masks": ("masks", "MaskTokenizer"),
 }
 _TEXT_KINDS = {
     "caption": "text", "det": "boxes", "color_palette": "palette", "metadata": "metadata",
-    "human_poses": "poses",
+    "human_poses": "poses", "sam_instance": "instances",
 }  # fmt: skip
+_CODED = ("human_poses", "sam_instance")
 PUBLISHER = "EPFL-VILAB/"
 """How the ids of tokenizers that belong to the reference implementation begin."""
 
@@ -103,23 +106,30 @@ def save_text_tokenizers(
     modalities: Sequence[str],
     min_score: float = 0.6,
     max_tokens: Mapping[str, int] | None = None,
+    codecs: Mapping[str, Tokenizer] | None = None,
 ) -> dict[str, Path]:
     """Write a tokenizer of each text-like modality into `folder/tok_<modality>`.
 
     Args:
-        modalities: some of caption, det, color_palette, metadata, human_poses, or others whose
-            kind is text or boxes.
+        modalities: some of caption, det, color_palette, metadata, human_poses, sam_instance, or
+            others whose kind is text or boxes.
         min_score: of boxes.
         max_tokens: by modality, the end included; those of the reference where it says nothing.
+        codecs: tokenizers of the codes that poses and instances are spelled with, by modality;
+            human_poses goes without one.
 
     Returns:
         The folders by the names of the modalities.
 
     Raises:
         UnknownNameError: a modality that is not text-like.
+        ConfigError: a modality without the codec that it needs, or with another.
     """
     from fourmill.manifests.modalities import modality, modality_names
 
+    for name in codecs or {}:
+        if name not in _CODED:
+            raise UnknownNameError("modality that is written in codes", name, _CODED)
     folders = {}
     for name in modalities:
         kind = _TEXT_KINDS.get(name)
@@ -130,6 +140,8 @@ def save_text_tokenizers(
         config: dict[str, Any] = {"min_score": min_score} if kind == "boxes" else {}
         if name not in _TEXT_KINDS:
             config["definition"] = modality(name)
+        if codecs and name in codecs:
+            config["codec"] = codecs[name]
         length = (max_tokens or {}).get(name, modality(name).max_tokens)
         make: type[WordTokenizer] = _class_of(kind)
         tokenizer = make(vocabulary, length, **config)

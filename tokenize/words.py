@@ -19,6 +19,9 @@ VOCABULARY_FILE = "vocabulary.json"
 class WordTokenizer(Tokenizer):
     """A label as words of the shared vocabulary, ended by `[EOS]` and padded with `[PAD]`.
 
+    Attributes:
+        tokens: what they are called, `tok_<tokens>`; as what it reads by default.
+
     Args:
         max_tokens: of one sample, `[EOS]` included.
         definition: of the modality that it encodes, or its record, where that is another of the
@@ -27,6 +30,7 @@ class WordTokenizer(Tokenizer):
 
     kind: ClassVar[str]
     reads: str
+    tokens: ClassVar[str] = ""
     per_crop: ClassVar[bool] = False
 
     def __init__(
@@ -42,7 +46,7 @@ class WordTokenizer(Tokenizer):
             self.reads = self.stored.name
             config["definition"] = as_config(self.stored)
         self.spec = TokenizerSpec(
-            modality=f"tok_{self.reads}",
+            modality=f"tok_{self.tokens or self.reads}",
             reads=self.reads,
             kind=self.kind,
             vocab_size=len(vocabulary),

@@ -14,13 +14,19 @@ from fourmill.manifests.modalities import modality
 from fourmill.pipeline.config import ImageTokenizerConfig, TokenizeConfig
 from fourmill.pipeline.tokenizers import missing_images, token_name
 from fourmill.tokenize import published, registry
-from fourmill.tokenize.autoencoder import AutoencoderConfig, EncoderConfig, VQAutoencoder
+from fourmill.tokenize.autoencoder import (
+    AutoencoderConfig,
+    ConvNeXtBlock,
+    EncoderConfig,
+    VQAutoencoder,
+)
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.crops import crop_settings
 from fourmill.tokenize.diffused import DiffusionTokenizer
 from fourmill.tokenize.diffusion import DiffusionConfig, Sampling
 from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.evaluate import evaluate
+from fourmill.tokenize.masks import MaskTokenizer
 from fourmill.tokenize.unet import UNetConfig
 from fourmill.tokenize.vq import EncoderOnlyTokenizer, VQTokenizer
 
@@ -45,6 +51,8 @@ RGB = "EPFL-VILAB/4M_tokenizers_rgb_16k_224-448"
 SEMSEG = "4M_tokenizers_semseg_4k_224-448"
 CLIP = "4M_tokenizers_CLIP-B16_8k_224-448"
 DINO = "4M_tokenizers_DINOv2-B14-global_8k_16_224"
+POSES = "4M_tokenizers_human-poses_1k_8"
+SAM = "4M_tokenizers_sam-instance_1k_64"
 
 
 @pytest.fixture(autouse=True)
@@ -291,6 +299,87 @@ def test_vectors_load_from_one_file_with_its_settings_inside(tmp_path):
     with torch.inference_mode():
         expected = network.tokenize(torch.from_numpy(np.stack(vectors))[..., None, None])
     np.testing.assert_array_equal(tokens, expected[..., 0, 0])
+
+
+def test_poses_load_and_their_codes_are_the_writers(tmp_path):
+    torch.manual_seed(0)
+    shape = {"dim": 32, "encoder_depth": 2, "decoder_depth": 1, "latent": 64}
+    network = BottleneckAutoencoder(BottleneckConfig(channels=207, books=8, codes=1024, **shape))
+    settings = MLP | {"n_channels": 207, "codebook_size": 1024, "num_codebooks": 8}
+    tokenizer = registry.load(publish(tmp_path / POSES, network.eval(), settings))
+    assert (tokenizer.spec.modality, tokenizer.spec.reads) == ("tok_body_pose", "body_pose")
+    poses = np.random.default_rng(0).uniform(-1, 1, (5, 207)).astype(np.float32)
+    tokens, _ = tokens_of(tokenizer, list(poses), [(8, 8)] * 5)
+    with torch.inference_mode():
+        expected = network.tokenize(torch.from_numpy(poses)[..., None, None])
+        decoded = network.decode_tokens(expected)[..., 0, 0]
+    np.testing.assert_array_equal(tokens, expected[..., 0, 0])
+    np.testing.assert_allclose(np.stack(tokenizer.detokenize(tokens)), decoded, atol=1e-5)
+    with pytest.raises(ConfigError, match="for vectors of 207"):
+        published.load(tmp_path / POSES, reads="DINOv2-B14-global")
+
+
+def test_masks_load_with_the_convolutions_of_their_decoder(tmp_path):
+    network = transformer(channels=1, latent=64, codes=1024, out_conv=True, post_mlp=False)
+    for each in network.decoder.out_conv:
+        torch.nn.init.normal_(each.gamma)
+        torch.nn.init.normal_(each.norm.bias)
+    state = network.state_dict()
+    names = {name for name in state if name.startswith("decoder.out_conv.1.")}
+    parts = ["dwconv.weight", "dwconv.bias", "norm.weight", "norm.bias", "gamma"]
+    parts += [f"pwconv{layer}.{kind}" for layer in (1, 2) for kind in ("weight", "bias")]
+    assert names == {f"decoder.out_conv.1.{part}" for part in parts}
+    shape = {"codebook_size": 1024, "latent_dim": 64, "post_mlp": False, "out_conv": True}
+    # the settings of its training say the size of images; its masks are of 64 pixels
+    settings = VIT | shape | {"n_channels": 1, "image_size": 224}
+    tokenizer = registry.load(publish(tmp_path / SAM, network, settings))
+    assert isinstance(tokenizer, MaskTokenizer)
+    assert (tokenizer.spec.modality, tokenizer.spec.max_tokens) == ("tok_sam_mask", 16)
+    assert tokenizer.side == 64
+    masks = np.random.default_rng(0).random((3, 64, 64)) > 0.5
+    tokens = tokenizer.encode(masks)
+    with torch.inference_mode():
+        expected = network.tokenize(torch.from_numpy(masks)[:, None].float())
+        decoded = network.decode_tokens(expected)[:, 0].sigmoid()
+    np.testing.assert_array_equal(tokens, expected.flatten(1))
+    np.testing.assert_allclose(tokenizer.decode(tokens), decoded, atol=1e-5)
+    assert len(np.unique(tokens)) > 3
+    tokenizer.save(tmp_path / "tok_sam_mask")
+    again = registry.load(tmp_path / "tok_sam_mask")
+    assert isinstance(again, MaskTokenizer)
+    np.testing.assert_array_equal(again.decode(tokens), tokenizer.decode(tokens))
+
+
+def test_the_convolutions_compute_what_their_formula_says():
+    """The block step by step, in other terms: a window of 7, a norm and an MLP of channels."""
+    torch.manual_seed(0)
+    block = ConvNeXtBlock(3).double()
+    torch.nn.init.normal_(block.gamma)
+    x = torch.randn(2, 3, 9, 10, dtype=torch.float64)
+    window = torch.nn.functional.pad(x, (3, 3, 3, 3)).unfold(2, 7, 1).unfold(3, 7, 1)
+    mixed = (window * block.dwconv.weight[None, :, 0, None, None]).sum((-1, -2))
+    mixed = (mixed + block.dwconv.bias[:, None, None]).movedim(1, -1)
+    centred = mixed - mixed.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    wide = normed @ block.pwconv1.weight.T + block.pwconv1.bias
+    narrow = torch.nn.functional.gelu(wide) @ block.pwconv2.weight.T + block.pwconv2.bias
+    torch.testing.assert_close(block(x), x + (block.gamma * narrow).movedim(-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dec_type": "vit_l_dec"}, "another width"),
+        ({"quant_type": "fsq"}, "found quantizer fsq"),
+        ({"codebook_size": 128}, "size mismatch"),
+        ({"codebook_size": None}, "not a tokenizer of the reference"),
+    ],
+)
+def test_other_tokenizers_of_masks_are_refused(changed, message, tmp_path):
+    network = transformer(channels=1, out_conv=True)
+    folder = publish(tmp_path / SAM, network, VIT | {"n_channels": 1} | changed)
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        registry.load(folder)
 
 
 def test_a_checkpoint_of_a_training_loads_and_runs_no_code(tmp_path, photographs):
