@@ -21,7 +21,8 @@ $(READY): pyproject.toml constraints.txt
 	@mkdir -p $(VENV) && date +%s > $(VENV)/setup-started
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	# compiled once, here: hundreds of worker processes may not be allowed to, and each would again
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/fourmill prefetch configs/demo.yaml --everything
 	@echo $$(( $$(date +%s) - $$(cat $(VENV)/setup-started) )) > $(VENV)/setup-seconds
 	@echo "set up in $$(cat $(VENV)/setup-seconds) s"
