@@ -103,13 +103,13 @@ def train_texts(dataset: Dataset, config: TokenizeConfig, folder: Path) -> None:
     tokenizers of the configuration."""
     from fourmill.tokenize.vocabulary import train_vocabulary
 
+    text = config.text
+    codecs = {name: registry.load(place) for name, place in text.codecs.items()}
     shards = dataset.shard_indices("train")
     captions = (
         each["caption"] for each in dataset.samples(["caption"], shards=shards) if each["caption"]
     )
-    vocabulary = train_vocabulary(captions, config.text.vocab_size)
-    text = config.text
-    codecs = {name: registry.load(place) for name, place in text.codecs.items()}
+    vocabulary = train_vocabulary(captions, text.vocab_size)
     registry.save_text_tokenizers(
         folder, vocabulary, text.modalities, text.min_score, text.max_tokens, codecs
     )

@@ -289,8 +289,9 @@ def sine_positions(grid: int, dim: int) -> Float[Tensor, "1 dim grid grid"]:
     """Sines and cosines of column and row: a quarter of the width each, wavelengths to 10,000."""
     if dim % 4:
         raise ValueError(f"found width {dim}, expected a multiple of 4")
-    rates = torch.exp(-math.log(10_000) * torch.arange(dim // 4) / (dim // 4))
-    angles = rates[:, None] * torch.arange(grid)
+    # never on the meta device, whose arithmetic imports torch's compiler: seconds for each process
+    quarter, places = (torch.arange(count, device="cpu") for count in (dim // 4, grid))
+    angles = torch.exp(-math.log(10_000) * quarter / (dim // 4))[:, None] * places
     across = angles[:, None, :].expand(-1, grid, grid)
     down = angles[:, :, None].expand(-1, grid, grid)
     waves = [across.sin(), across.cos(), down.sin(), down.cos()]

@@ -30,7 +30,9 @@ class CosineCodebook(nn.Module):
         super().__init__()
         self.register_buffer("initted", torch.ones(1))
         self.register_buffer("cluster_size", torch.zeros(codes))
-        self.register_buffer("embed", F.normalize(torch.randn(codes, width), dim=-1))
+        drawn = torch.randn(codes, width)
+        # without values, arithmetic would import torch's compiler: seconds for each process
+        self.register_buffer("embed", drawn if drawn.is_meta else F.normalize(drawn, dim=-1))
 
 
 class CosineQuantizer(nn.Module):

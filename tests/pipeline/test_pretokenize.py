@@ -84,6 +84,9 @@ def _tokenize(dataset: Dataset, tokenizers: Path) -> Dataset:
     return Dataset.open(dataset.url)
 
 
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_webdataset_reads_the_same_tokens_and_a_second_run_makes_none(
     make_cropped, tokenizers, capsys
 ):
