@@ -35,39 +35,41 @@ def bench(
     for name in names:
         if name not in found:
             raise UnknownNameError("benchmark", name, found)
-        if found[name] and not arguments:
+        needs = found[name][1]
+        if needs and not arguments:
             raise ConfigError(
-                f'{name} needs arguments: fourmill bench {name} --arguments="{found[name]}"'
+                f'{name} needs arguments: fourmill bench {name} --arguments="{needs}"'
             )
     if arguments and len(names) != 1:
         raise ConfigError("--arguments are for one benchmark: fourmill bench NAME --arguments=…")
-    chosen = names or [name for name, needs in found.items() if not needs]
-    codes = [_run(name, shlex.split(arguments), json) for name in chosen]
+    chosen = names or [name for name, (_, needs) in found.items() if not needs]
+    codes = [_run(name, found[name][0], shlex.split(arguments), json) for name in chosen]
     return 1 if any(codes) else 0
 
 
-def _benchmarks() -> dict[str, str]:
-    """Names of the benchmarks, and the arguments that each cannot do without."""
+def _benchmarks() -> dict[str, tuple[Path, str]]:
+    """The benchmarks by name: file, and the arguments that it cannot do without."""
     if not FOLDER.is_dir():
         raise ConfigError(f"{FOLDER}: not there; benchmarks are a part of a checkout of fourmill")
     found = {}
     for file in sorted(FOLDER.glob("*.py")):
         tree = ast.parse(file.read_text())
         if any(isinstance(each, ast.FunctionDef) and each.name == "main" for each in tree.body):
-            found[file.stem] = _needs(tree)
+            # a benchmark has another name than its file where that would hide a standard module
+            found[_constant(tree, "NAME") or file.stem] = (file, _constant(tree, "NEEDS"))
     return found
 
 
-def _needs(tree: ast.Module) -> str:
-    """The value of its `NEEDS`, read without importing what it imports."""
+def _constant(tree: ast.Module, name: str) -> str:
+    """The value of a module's constant, read without importing what it imports."""
     for each in tree.body:
-        if isinstance(each, ast.Assign) and [ast.unparse(t) for t in each.targets] == ["NEEDS"]:
+        if isinstance(each, ast.Assign) and [ast.unparse(t) for t in each.targets] == [name]:
             return str(ast.literal_eval(each.value))
     return ""
 
 
-def _run(name: str, arguments: Sequence[str], json: bool) -> int:
-    command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
+def _run(name: str, file: Path, arguments: Sequence[str], json: bool) -> int:
+    command = [sys.executable, str(file), *arguments]
     if not json:
         sys.stdout.write(f"{name}\n")
         sys.stdout.flush()
