@@ -32,7 +32,7 @@ import psutil
 import skimage.data
 import tyro
 from PIL import Image
-from results import Result, show
+from results import Result, show_parts
 
 from fourmill.labelers.base import Resources, Sample
 from fourmill.manifests.dataset import Dataset
@@ -407,10 +407,7 @@ def main() -> None:
     """Print the results."""
     options = tyro.cli(Options, description=__doc__)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options, Path(folder))
-        for part in options.only:
-            for result in getattr(bench, part)():
-                show(result, options.json)
+        show_parts(Bench(options, Path(folder)), options.only, options.json)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 
@@ -58,3 +59,10 @@ class Result:
 def show(result: Result, as_json: bool) -> None:
     """Print it at once."""
     print(result.as_json() if as_json else result.as_text(), flush=True)
+
+
+def show_parts(bench: object, parts: Sequence[str], as_json: bool) -> None:
+    """Print the results of the methods of a benchmark that are named."""
+    for part in parts:
+        for result in getattr(bench, part)():
+            show(result, as_json)

@@ -28,7 +28,7 @@ import torch
 import tyro
 from engine import Clock, make_corpus
 from PIL import Image
-from results import Result, show
+from results import Result, show_parts
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.modalities import modality
@@ -204,10 +204,7 @@ def main() -> None:
     """Print the results."""
     options = tyro.cli(Options, description=__doc__)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options, Path(folder))
-        for part in options.only:
-            for result in getattr(bench, part)():
-                show(result, options.json)
+        show_parts(Bench(options, Path(folder)), options.only, options.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn import functional as F
+from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label, check_label
@@ -16,10 +16,6 @@ from fourmill.manifests.modalities import Kind, Modality, code_tokens
 from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
 from fourmill.tokenize.base import CropSettings, TokenizerSpec, as_config, token_dtype
 from fourmill.tokenize.networks import NetworkTokenizer
-
-# Masks in one pass of the network, always as many: a matrix product may round differently for
-# another number of rows, and a token must not depend on what else is in the batch.
-_BATCH = 16
 
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels; right and bottom are the first ones outside."""
@@ -98,11 +94,8 @@ class MaskTokenizer(NetworkTokenizer):
     @torch.inference_mode()
     def encode(self, masks: Bool[np.ndarray, "B S S"]) -> Int64[np.ndarray, "B N"]:
         """Ids of masks of the network's size; each's are independent of the others."""
-        found = []
-        for batch in torch.split(torch.from_numpy(masks).float()[:, None], _BATCH):
-            filled = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, _BATCH - len(batch)))
-            found.append(self.network.tokenize(filled.to(self._device))[: len(batch)].cpu())
-        return torch.cat(found).flatten(1).numpy()
+        rows = torch.from_numpy(masks).float()[:, None]
+        return self._in_batches(self.network.tokenize, rows).flatten(1).numpy()
 
     @torch.inference_mode()
     def decode(self, ids: Int64[np.ndarray, "B N"]) -> Float32[np.ndarray, "B S S"]:
@@ -113,16 +106,11 @@ class MaskTokenizer(NetworkTokenizer):
         """
         self._refuse_other_ids(ids)
         grid = self.network.config.grid
-        found = []
-        for batch in torch.split(torch.from_numpy(ids).view(-1, grid, grid), _BATCH):
-            filled = F.pad(batch, (0, 0, 0, 0, 0, _BATCH - len(batch)))
-            logits = self.network.decode_tokens(filled.to(self._device))[: len(batch), 0]
-            found.append(logits.sigmoid().float().cpu())
-        return torch.cat(found).numpy()
+        rows = torch.from_numpy(ids).view(-1, grid, grid)
+        return self._in_batches(self._likely, rows)[:, 0].numpy()
 
-    @property
-    def _device(self) -> torch.device:
-        return self.network.quant_proj.weight.device
+    def _likely(self, ids: Tensor) -> Tensor:
+        return self.network.decode_tokens(ids).sigmoid().float()
 
 
 def box_of(mask: Bool[np.ndarray, "H W"]) -> Box:

@@ -1,7 +1,7 @@
 """What tokenizers that are a network have in common: files, devices, and which ids there are."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Modality
@@ -34,6 +35,10 @@ class NetworkTokenizer(Tokenizer):
 
     what: ClassVar[str]
     """For messages: `a VQ tokenizer`."""
+
+    batch: ClassVar[int] = 16
+    """Rows in one pass of the network, always as many: a matrix product may round differently for
+    another number, and a token must not depend on what else is in the batch."""
 
     def __init__(self, definition: Modality, network: nn.Module, tokens: Modality) -> None:
         self.definition = definition
@@ -77,6 +82,20 @@ class NetworkTokenizer(Tokenizer):
     def token_modality(self) -> Modality:
         """Of its tokens."""
         return self._tokens
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def _in_batches(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """What a pass of the network gives for rows, on the CPU; the last pass is filled up."""
+        found = []
+        for batch in torch.split(rows, self.batch):
+            missing = self.batch - len(batch)
+            filled = F.pad(batch, (0, 0) * (batch.ndim - 1) + (0, missing)) if missing else batch
+            found.append(function(filled.to(self.device)).cpu())
+        return torch.cat(found)[: len(rows)]
 
     def _refuse_other_ids(self, ids: NDArray[Any] | Tensor) -> None:
         """Complain about ids that no code has.

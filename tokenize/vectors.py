@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label, check_label
@@ -15,10 +14,6 @@ from fourmill.manifests.modalities import PARTS, Kind, Modality, code_tokens, ve
 from fourmill.tokenize.base import CropSettings, TokenizerSpec, as_config, token_dtype
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.networks import NetworkTokenizer
-
-# Vectors in one pass of the network, always as many: a matrix product may round differently for
-# another number of rows, and a token must not depend on what else is in the batch.
-_BATCH = 64
 
 
 class VectorTokenizer(NetworkTokenizer):
@@ -32,6 +27,7 @@ class VectorTokenizer(NetworkTokenizer):
     """
 
     what = "a tokenizer of vectors"
+    batch = 64
     network: BottleneckAutoencoder
 
     def __init__(
@@ -91,7 +87,8 @@ class VectorTokenizer(NetworkTokenizer):
     @torch.inference_mode()
     def encode(self, vectors: Float32[np.ndarray, "B C"]) -> Int64[np.ndarray, "B G"]:
         """Ids of vectors; each's are independent of the others."""
-        return self._in_batches(self.network.tokenize, vectors)
+        cells = torch.from_numpy(vectors)[..., None, None]
+        return self._in_batches(self.network.tokenize, cells)[..., 0, 0].numpy()
 
     @torch.inference_mode()
     def decode(self, ids: Int64[np.ndarray, "B G"]) -> Float32[np.ndarray, "B C"]:
@@ -101,13 +98,5 @@ class VectorTokenizer(NetworkTokenizer):
             ConfigError: an id that is not in the code books.
         """
         self._refuse_other_ids(ids)
-        return self._in_batches(self.network.decode_tokens, ids)
-
-    def _in_batches(self, function: Any, rows: NDArray[Any]) -> NDArray[Any]:
-        device = self.network.quant_proj.weight.device
-        outputs = []
-        for batch in torch.split(torch.from_numpy(rows), _BATCH):
-            filled = F.pad(batch, (0, 0, 0, _BATCH - len(batch)))[..., None, None]
-            outputs.append(function(filled.to(device))[: len(batch), :, 0, 0].cpu().numpy())
-        joined: NDArray[Any] = np.concatenate(outputs)
-        return joined
+        cells = torch.from_numpy(ids)[..., None, None]
+        return self._in_batches(self.network.decode_tokens, cells)[..., 0, 0].numpy()

@@ -1,6 +1,6 @@
 """VQ tokenizers: images, depth, normals, edges, class maps and feature maps as grids of codes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
-from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError, NoDecoderError
 from fourmill.manifests.labels import Label
@@ -26,10 +25,6 @@ from fourmill.tokenize.encoder_only import EncoderOnly
 from fourmill.tokenize.networks import NetworkTokenizer
 from fourmill.tokenize.sizes import resized_network
 from fourmill.tokenize.values import cut, refuse_classes, refuse_other_kinds, to_labels, to_tensor
-
-# Crops in one pass of the network, always as many: a matrix product may round differently for
-# another number of rows, and a token must not depend on what else is in the batch.
-_BATCH = 16
 
 
 class VQTokenizer(NetworkTokenizer):
@@ -179,20 +174,6 @@ class VQTokenizer(NetworkTokenizer):
         """What `decode` gives, of ids that there are."""
         assert isinstance(self.network, VQAutoencoder)
         return self._in_batches(self.network.decode_tokens, ids)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.network.quant_proj.weight.device
-
-    def _in_batches(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        return torch.cat([function(each).cpu() for each in self._batches(rows)])[: len(rows)]
-
-    def _batches(self, inputs: Tensor) -> Iterator[Tensor]:
-        for batch in torch.split(inputs, _BATCH):
-            missing = _BATCH - len(batch)
-            filled = F.pad(batch, (0, 0) * (batch.ndim - 1) + (0, missing)) if missing else batch
-            yield filled.to(self.device)
 
 
 class EncoderOnlyTokenizer(VQTokenizer):

@@ -1,7 +1,6 @@
 """The trainer's verbs of the command line. Nothing imports torch before there is work to do."""
 
 import json as json_module
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from fourmill.train import runs
 from fourmill.train.config import TrainConfig, load_train_config
 from fourmill.train.metrics import last_losses
 from fourmill.train.plan import plan_run
-from fourmill.train.progress import progress_bar, say
+from fourmill.train.progress import progress_bar, say, tell_plan, write_json
 
 _SUMMARY = "model.json"  # of a finished run: where it ended
 
@@ -51,7 +50,7 @@ def train(
         runs.replace_file(settings.out / _SUMMARY, summary)
     if json:
         done = report["step"] - before
-        _print(report | {"steps_done": done, "samples_done": done * settings.batch_size})
+        write_json(report | {"steps_done": done, "samples_done": done * settings.batch_size})
 
 
 def predict(
@@ -158,12 +157,4 @@ def _describe(run: runs.Run, done: int, json: bool) -> None:
         "inputs": list(run.domains.inputs), "targets": list(run.domains.targets),
         "steps": config.steps, "steps_done": done, "samples": config.steps * config.batch_size,
     }  # fmt: skip
-    if json:
-        _print(plan)
-        return
-    for name, value in plan.items():
-        say(f"{name:>10}  {', '.join(value) if isinstance(value, list) else value}")
-
-
-def _print(value: dict[str, Any]) -> None:
-    sys.stdout.write(json_module.dumps(value) + "\n")
+    tell_plan(plan, json)

@@ -1,9 +1,11 @@
 """How far a training is, told while it runs: a bar where there is a terminal, lines elsewhere."""
 
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -55,3 +57,17 @@ def progress_bar(title: str, steps: int) -> Iterator[OnProgress]:
 def say(text: str) -> None:
     """A line for people, who read standard error."""
     sys.stderr.write(text + "\n")
+
+
+def tell_plan(plan: Mapping[str, Any], as_json: bool) -> None:
+    """What would be trained: lines for people, or one JSON value for programs."""
+    if as_json:
+        write_json(plan)
+        return
+    for name, value in plan.items():
+        say(f"{name:>10}  {', '.join(value) if isinstance(value, list) else value}")
+
+
+def write_json(value: Mapping[str, Any]) -> None:
+    """A JSON value for programs, which read standard output."""
+    sys.stdout.write(json.dumps(value) + "\n")

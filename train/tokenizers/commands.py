@@ -1,7 +1,5 @@
 """The verb `tokenizer train`. Nothing imports torch before there is work to do."""
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ from tyro.conf import Positional
 from fourmill.manifests.configs import assignments
 from fourmill.train import runs
 from fourmill.train.metrics import read_metrics
-from fourmill.train.progress import progress_bar, say
+from fourmill.train.progress import progress_bar, say, tell_plan, write_json
 from fourmill.train.tokenizers.config import TokenizerTrainConfig, load_config
 from fourmill.train.tokenizers.plan import Run, plan_run
 
@@ -48,7 +46,7 @@ def train(
         _train(run, settings)
     report = _report(run)
     if json:
-        _print(report | {"steps_done": report["step"] - before})
+        write_json(report | {"steps_done": report["step"] - before})
     else:
         for name, value in report["metrics"].items():
             say(f"{name:>14}  {value:.4g}")
@@ -78,12 +76,4 @@ def _describe(run: Run, done: int, json: bool) -> None:
         "modality": config.modality, "network": config.network.kind, "steps": config.steps,
         "steps_done": done, "crops": config.steps * config.batch_size,
     }  # fmt: skip
-    if json:
-        _print(plan)
-        return
-    for name, value in plan.items():
-        say(f"{name:>10}  {value}")
-
-
-def _print(value: dict[str, Any]) -> None:
-    sys.stdout.write(json_module.dumps(value) + "\n")
+    tell_plan(plan, json)

@@ -222,7 +222,7 @@ class _Trainer:
         if self.held_out is None or self.log is None:
             return
         labels, crops, sizes, keys = self.held_out.labels(self.config.eval_samples)
-        # its networks are frozen and on the CPU: not those that are trained
+        # a tokenizer freezes its network, which must not be the one that is trained
         tokenizer = self.objective.tokenizer(deepcopy(self._best_network()))
         metrics = evaluate(tokenizer, labels, crops, sizes, keys)  # type: ignore[arg-type]
         self.log.add("val", done, metrics=metrics, samples=len(labels))
