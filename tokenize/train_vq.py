@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.manifests.labels import Label
-from fourmill.manifests.modalities import Kind, Modality
+from fourmill.manifests.modalities import Modality
 from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
 from fourmill.tokenize.base import TokenizerSpec
 from fourmill.tokenize.crops import crop_settings
@@ -32,7 +32,7 @@ from fourmill.tokenize.folders import whole_folder
 from fourmill.tokenize.initialise import initialise
 from fourmill.tokenize.losses import reconstruction_loss, targets_of
 from fourmill.tokenize.quantize import CosineQuantizer
-from fourmill.tokenize.values import cut, refuse_other_kinds, to_tensor
+from fourmill.tokenize.values import cut, network_inputs, refuse_other_kinds, to_tensor
 from fourmill.tokenize.vq import VQTokenizer
 
 OnProgress = Callable[[int, int, float], None]
@@ -152,17 +152,9 @@ def _network_config(
 ) -> AutoencoderConfig:
     if size % patch:
         raise ConfigError(f"{definition.name}: size {size} is not a multiple of patch {patch}")
-    is_map = definition.kind is Kind.FEATURE_MAP
-    is_classes = definition.kind is Kind.CLASSES
-    shape: dict[str, Any] = {
-        "channels": _CLASS_WIDTH if is_classes else definition.channels,
-        "labels": definition.channels + 1 if is_classes else 0,
-        "size": size // patch if is_map else size,
-        "patch": 1 if is_map else patch,
-        "codes": vocab_size,
-    }
+    seen = network_inputs(definition, size, patch, _CLASS_WIDTH)
     shared = {"dim", "encoder_depth", "decoder_depth", "heads", "latent", "reach"}
-    return AutoencoderConfig(**shape, **config.model_dump(include=shared))
+    return AutoencoderConfig(**seen, codes=vocab_size, **config.model_dump(include=shared))
 
 
 def _fit(

@@ -46,6 +46,24 @@ def refuse_other_kinds(definition: Modality) -> None:
         )
 
 
+def network_inputs(definition: Modality, size: int, patch: int, class_width: int) -> dict[str, Any]:
+    """What of a network's configuration follows from what it sees: channels, labels, size, patch.
+
+    Args:
+        size: side of a crop in pixels.
+        patch: side of a token in pixels.
+        class_width: of the embedding of a class.
+    """
+    is_map = definition.kind is Kind.FEATURE_MAP
+    is_classes = definition.kind is Kind.CLASSES
+    return {
+        "channels": class_width if is_classes else definition.channels,
+        "labels": definition.channels + 1 if is_classes else 0,
+        "size": size // patch if is_map else size,
+        "patch": 1 if is_map else patch,
+    }
+
+
 def cut(
     definition: Modality,
     label: Label,

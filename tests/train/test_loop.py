@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.train.stopping import Stop, stop_after
 
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import runs
 from fourmill.train.config import TrainConfig
 from fourmill.train.loop import train
 from fourmill.train.metrics import read_metrics
-from fourmill.train.progress import Progress
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -32,18 +32,6 @@ def assert_equal_weights(one: Path, other: Path) -> None:
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_after(step: int) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
-        if progress.step == step:
-            raise Stop
-
-    return report
 
 
 def test_a_model_learns_what_pixels_say_of_tokens(make_config: MakeConfig) -> None:

@@ -21,6 +21,7 @@ from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.initialise import initialise
 from fourmill.tokenize.losses import reconstruction_loss, targets_of
 from fourmill.tokenize.quantize import CosineQuantizer, ScalarQuantizer
+from fourmill.tokenize.values import network_inputs
 from fourmill.tokenize.vectors import VectorTokenizer
 from fourmill.tokenize.vq import VQTokenizer
 from fourmill.train.tokenizers.config import (
@@ -223,14 +224,7 @@ def make_objective(definition: Modality, config: TokenizerTrainConfig) -> Object
 
 def grid_fields(definition: Modality, config: TokenizerTrainConfig) -> dict[str, Any]:
     """What a network's configuration has from the modality and the size of its crops."""
-    is_map = definition.kind is Kind.FEATURE_MAP
-    is_classes = definition.kind is Kind.CLASSES
-    return {
-        "channels": _CLASS_WIDTH if is_classes else definition.channels,
-        "labels": definition.channels + 1 if is_classes else 0,
-        "size": config.size // config.patch if is_map else config.size,
-        "patch": 1 if is_map else config.patch,
-    }
+    return network_inputs(definition, config.size, config.patch, _CLASS_WIDTH)
 
 
 def _weights(config: TokenizerTrainConfig) -> dict[str, float] | None:

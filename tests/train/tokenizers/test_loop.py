@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tests.train.stopping import Stop, stop_after
 from tests.train.tokenizers.conftest import NETWORKS
 
 from fourmill.manifests.errors import ConfigError, TrainingError
@@ -21,25 +22,12 @@ from fourmill.tokenize import registry
 from fourmill.tokenize.crops import crop_settings
 from fourmill.train import runs
 from fourmill.train.metrics import read_metrics
-from fourmill.train.progress import Progress
 from fourmill.train.tokenizers.config import TokenizerTrainConfig, load_config
 from fourmill.train.tokenizers.loop import train
 from fourmill.train.tokenizers.plan import plan_run
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "tokenizers"
 MakeConfig = Callable[..., TokenizerTrainConfig]
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_after(step: int) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
-        if progress.step == step:
-            raise Stop
-
-    return report
 
 
 def weights(config: TokenizerTrainConfig) -> bytes:
