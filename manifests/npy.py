@@ -1,8 +1,8 @@
 """The npy format: headers that are made once for many records, and arrays from untrusted bytes."""
 
-import ast
 import io
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,11 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 _MAX_HEADER_BYTES = 10_000  # as NumPy
+_HEADER = re.compile(
+    r"\{\s*'descr'\s*:\s*'(?P<descr>[^']+)'\s*,"
+    r"\s*'fortran_order'\s*:\s*(?P<fortran>True|False)\s*,"
+    r"\s*'shape'\s*:\s*\((?P<shape>[\d,\s]*)\)\s*,?\s*\}\s*"
+)
 
 
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
@@ -47,8 +52,9 @@ def decode_npy(data: bytes) -> NDArray[Any]:
 def _read_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Shape, whether columns come first, dtype, and where the numbers begin.
 
-    NumPy's own reader repairs headers of Python 2 by parsing them as code, which ends in errors
-    and warnings of many kinds when the bytes are broken.
+    Read as a pattern and not as Python: NumPy's own reader parses it as code, even repairs headers
+    of Python 2, which ends in errors of many kinds when the bytes are broken, and Python's parser
+    itself fails at times where several threads use it (`AST constructor recursion depth mismatch`).
     """
     if data[:6] != b"\x93NUMPY" or data[6:8] not in (b"\1\0", b"\2\0"):
         raise ValueError(f"no npy file of format 1 or 2: it begins with {data[:8]!r}")
@@ -56,12 +62,13 @@ def _read_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int
     end = begin + int.from_bytes(data[8:begin], "little")
     if end > min(len(data), _MAX_HEADER_BYTES):
         raise ValueError(f"a header of {end} bytes, in {len(data)} bytes of data")
+    text = data[begin:end].decode("latin1")
+    header = _HEADER.fullmatch(text)
+    if header is None:
+        raise ValueError(f"the npy header is broken, or of a structured array: {text.strip()!r}")
     try:
-        header = ast.literal_eval(data[begin:end].decode("latin1").strip())
-        shape, is_fortran = header["shape"], header["fortran_order"]
-        dtype = npy_format.descr_to_dtype(header["descr"])
-    except (SyntaxError, TypeError, KeyError, MemoryError) as error:
+        dtype = np.dtype(header["descr"])
+        shape = tuple(int(each) for each in header["shape"].split(",") if each.strip())
+    except (TypeError, ValueError) as error:
         raise ValueError(f"the npy header is broken: {error}") from error
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"the npy header has the shape {shape!r}")
-    return shape, bool(is_fortran), dtype, end
+    return shape, header["fortran"] == "True", dtype, end

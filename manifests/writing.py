@@ -154,7 +154,6 @@ class VersionWriter:
         Raises:
             DatasetError: shards are missing, or one that was made again came out different.
         """
-        finished = self._finished_table()
         sizes = self._sizes()
         commits = {
             each.record.index: each
@@ -162,6 +161,8 @@ class VersionWriter:
             if each.record.producer_sha256 == self.lineage.producer.digest
             and sizes.get(each.record.index) == each.record.bytes
         }
+        # last: another writer that finishes removes its records after writing the tables
+        finished = self._finished_table()
         if finished is not None:
             return self._confirm(finished, commits, sizes)
         missing = [index for index in range(self.num_shards) if index not in commits]

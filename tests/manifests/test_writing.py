@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.manifests.conftest import KEYS, tokens_of
 
+from fourmill.manifests import writing
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import AlignmentError, ConfigError, DatasetError, ShardError
 from fourmill.manifests.modalities import modality
@@ -110,6 +111,27 @@ def test_two_writers_of_the_same_shards_end_with_one_complete_version(tmp_path):
     dataset.publish([writer.finish()], "tokens")
     assert dataset.verify(deep=True) == []
     np.testing.assert_array_equal(dataset.tokens("tok_rgb@224")[1], tokens_of(1))
+
+
+def test_a_version_that_another_writer_finishes_meanwhile_is_finished(tmp_path, monkeypatch):
+    dataset = Dataset.open(str(tmp_path), create=True)
+    producer = Producer(name="t", version="1")
+    mine, other = (dataset.writer(modality("tok_rgb@224"), producer, {}, 3) for _ in range(2))
+    for shard in range(3):
+        mine.commit(shard, KEYS[shard], array=tokens_of(shard))
+    read = writing.read_commits
+    finished = []
+
+    def read_after_the_other(*where):
+        monkeypatch.setattr(writing, "read_commits", read)
+        finished.append(other.finish())
+        return read(*where)
+
+    monkeypatch.setattr(writing, "read_commits", read_after_the_other)
+    finished.append(mine.finish())
+    assert finished[0] == finished[1]
+    dataset.publish(finished[:1], "tokens")
+    assert dataset.verify(deep=True) == []
 
 
 def test_a_shard_is_done_only_for_the_same_producer_inputs_and_size(tmp_path):
