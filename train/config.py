@@ -141,22 +141,44 @@ class TrainConfig(_Section):
     )
     model: ModelConfig = ModelConfig()
     masking: MaskingConfig = MaskingConfig()
-    loss: Literal["mod", "token", "token_vocab"] = Field(
-        default="mod", description="mean over modalities (published runs), or over targets"
+    loss: Literal["mod_global", "mod_rank", "token", "token_vocab"] = Field(
+        default="mod_global",
+        description="mean over modalities, of the whole step or of each part of it (published "
+        "runs), or over targets",
     )
     steps: int = Field(default=1000, ge=1, description="optimizer steps")
-    batch_size: int = Field(default=64, ge=1, description="samples a step")
+    batch_size: int = Field(default=64, ge=1, description="samples a step, of all processes")
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="samples that a process computes at once; default: its whole share",
+    )
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: for the blocks' matrices, AdamW for the rest"
+    )
     lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
     min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
+    schedule: Literal["cosine", "wsd", "inverse_sqrt"] = Field(
+        default="cosine", description="of the learning rate after the warm-up"
+    )
     warmup: int = Field(default=50, ge=0, description="steps in which the learning rate rises")
+    cooldown: int = Field(
+        default=0, ge=0, description="last steps, in which wsd and inverse_sqrt fall to min_lr"
+    )
     weight_decay: float = Field(
         default=0.05, ge=0, description="of all parameters with two dimensions"
     )
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="of AdamW")
     clip: float | None = Field(default=1.0, gt=0, description="highest norm of the gradient")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the averaged weights, 0 for none"
+    )
     seed: int = Field(default=0, description="of weights, order, crops and masks")
     eval_every: int = Field(default=100, ge=1, description="steps between evaluations on `val`")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    eval_samples: int | None = Field(
+        default=None, ge=1, description="of `val` that are evaluated on; default: all"
+    )
     keep_checkpoints: int = Field(default=2, ge=1, description="how many of the last ones are kept")
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -167,7 +189,15 @@ class TrainConfig(_Section):
         default="auto", description="cpu, cuda, cuda:1; auto: a GPU if there is one"
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; default: all")
-    compile: bool = Field(default=False, description="torch.compile the model's blocks")
+    compile: bool = Field(default=False, description="torch.compile the model and its loss")
+    recompute: bool = Field(
+        default=False, description="activation checkpointing: less memory, a third more work"
+    )
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none", description="of weights and optimizer over the processes"
+    )
+    tensorboard: bool = Field(default=False, description="write event files beside metrics.jsonl")
+    wandb: str | None = Field(default=None, description="project of Weights & Biases to log to")
     pixel_cache_mib: int = Field(default=2048, ge=0, description="memory for decoded crops")
 
     @property
@@ -178,7 +208,8 @@ class TrainConfig(_Section):
 
 _INCIDENTAL = (
     "root", "tokenizers", "out", "keep_checkpoints", "log_every", "checkpoint_every",
-    "pixel_cache_mib",
+    "pixel_cache_mib", "micro_batch", "device", "threads", "compile", "recompute", "sharding",
+    "tensorboard", "wandb",
 )  # fmt: skip
 
 
