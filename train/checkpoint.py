@@ -1,46 +1,75 @@
-"""Checkpoints of 4M: weights under the reference's names, and the optimizer's state."""
+"""Checkpoints of 4M: weights under the reference's names, and the optimizers' state."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.train import saving
 from fourmill.train.exchange import load_reference, reference_state
 from fourmill.train.model import FourM
-from fourmill.train.saving import State
+from fourmill.train.saving import Contents, State
 
-_WEIGHTS = "model.safetensors"
-_MOMENTS = "optimizer.safetensors"
-
-
-def save_checkpoint(
-    out: Path, model: FourM, optimizer: torch.optim.Optimizer, state: State, keep: int
-) -> Path:
-    """Write a checkpoint, then remove all but the last `keep`."""
-
-    def write(folder: Path) -> None:
-        save_file(reference_state(model), folder / _WEIGHTS, reference_config(model))
-        save_file(saving.optimizer_tensors(model, optimizer), folder / _MOMENTS)
-
-    return saving.save(out, state, keep, write)
+WEIGHTS, AVERAGE, _MOMENTS = (f"{each}.safetensors" for each in ("model", "average", "optimizer"))
 
 
-def load_last(out: Path, model: FourM, optimizer: torch.optim.Optimizer) -> State | None:
+@dataclass(frozen=True)
+class Loaded:
+    """The last checkpoint of a run; the model has its weights.
+
+    Attributes:
+        average: averaged weights, where there are, by the model's own names.
+        moments: of the optimizers.
+    """
+
+    state: State
+    average: dict[str, Tensor] | None
+    moments: dict[str, Tensor]
+
+
+def contents_of(
+    model: FourM,
+    weights: Mapping[str, Tensor],
+    average: Mapping[str, Tensor] | None,
+    moments: Mapping[str, Tensor],
+) -> dict[str, Contents]:
+    """The files of a checkpoint.
+
+    Args:
+        weights: by the model's own names; `average` and `moments` too.
+    """
+    config = reference_config(model)
+    files = {
+        WEIGHTS: Contents(reference_state(model, weights), config),
+        _MOMENTS: Contents(moments),
+    }
+    if average is not None:
+        files[AVERAGE] = Contents(reference_state(model, average), config)
+    return files
+
+
+def load_last(out: Path, model: FourM) -> Loaded | None:
     """Go back to the last checkpoint that can be read; `None` where there is none at all.
 
     Raises:
         TrainingError: there are some, but none can be read.
     """
+    found: list[Loaded] = []
 
     def load(folder: Path, state: State) -> None:
-        weights, moments = load_file(folder / _WEIGHTS), load_file(folder / _MOMENTS)
-        saving.restore_optimizer(model, optimizer, moments, state.step)
+        weights, moments = load_file(folder / WEIGHTS), load_file(folder / _MOMENTS)
+        average = None
+        if (folder / AVERAGE).exists():
+            load_reference(model, load_file(folder / AVERAGE), str(folder / AVERAGE))
+            average = {name: each.detach().clone() for name, each in model.named_parameters()}
         load_reference(model, weights, str(folder))
+        found.append(Loaded(state, average, moments))
 
-    return saving.load_last(out, load)
+    return found[0] if saving.load_last(out, load) else None
 
 
 def load_weights(place: Path, model: FourM) -> None:
@@ -52,7 +81,7 @@ def load_weights(place: Path, model: FourM) -> None:
     Raises:
         ConfigError: it cannot be read, or is not of this model.
     """
-    path = place / "model.safetensors" if place.is_dir() else place
+    path = place / WEIGHTS if place.is_dir() else place
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -2,16 +2,18 @@
 
 import json as json_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
 from fourmill.manifests.configs import assignments
+from fourmill.manifests.errors import ConfigError
 from fourmill.train import runs
 from fourmill.train.config import TrainConfig, load_train_config
 from fourmill.train.metrics import last_losses
 from fourmill.train.plan import plan_run
 from fourmill.train.progress import progress_bar, say, tell_plan, write_json
+from fourmill.train.started import is_first_process, process_count
 
 _SUMMARY = "model.json"  # of a finished run: where it ended
 
@@ -21,18 +23,37 @@ def train(
     set: tuple[str, ...] = (),
     fresh: bool = False,
     dry_run: bool = False,
+    launcher: Literal["none", "ray"] = "none",
+    processes: int = 1,
+    address: str | None = None,
+    profile: int = 0,
     json: bool = False,
 ) -> None:
     """Train 4M on a dataset's tokens; go on where a run stopped, do nothing if it is finished.
+
+    Examples: `fourmill train configs/demo.yaml --set steps=200 lr=5e-4`,
+    `torchrun --nproc-per-node 8 --no-python fourmill train configs/demo.yaml` on the GPUs of one
+    machine, `fourmill train configs/demo.yaml --launcher ray --processes 16 --address auto` on a
+    cluster.
 
     Args:
         config: a run's YAML file; its section `train` is read.
         set: replaced options of the section, `steps=500`, `model.dim=384`.
         fresh: begin anew; the old run's folder is renamed, not removed.
         dry_run: say what would be trained on what.
+        launcher: ray starts the processes by Ray Train, and starts them again where one is lost.
+        processes: that Ray starts.
+        address: of a Ray cluster; by default one of this machine, for the time of the training.
+        profile: record so many steps into `profile.json` of the run's folder.
         json: print what was done as JSON.
     """
     settings = load_train_config(config, assignments(set, "train"))
+    if (processes != 1 or address) and launcher == "none":
+        raise ConfigError("--processes and --address are for --launcher ray; torchrun has its own")
+    if not is_first_process():  # the first one speaks, and waits for all where they are connected
+        if not dry_run:
+            _train(settings, profile)
+        return
     if fresh and not dry_run and (old := runs.set_aside(settings.out)):
         say(f"set the run that was there aside, as {old}")
     run = plan_run(settings)
@@ -42,8 +63,12 @@ def train(
         return
     if before >= settings.steps:
         say(f"nothing to do: {settings.out} has its {before} steps")
-    else:
-        _train(settings)
+    if launcher == "ray" and before < settings.steps:
+        from fourmill.train.launch import train_with_ray
+
+        train_with_ray(settings, processes, address)
+    elif before < settings.steps or process_count() > 1:  # others wait until all are there
+        _train(settings, profile)
     report = _report(settings)
     summary = json_module.dumps(report, indent=1).encode()
     if not (settings.out / _SUMMARY).exists():
@@ -133,11 +158,11 @@ def generate(
     say(f"wrote {out}")
 
 
-def _train(settings: TrainConfig) -> None:
+def _train(settings: TrainConfig, profiled_steps: int) -> None:
     from fourmill.train.loop import train as run_training
 
     with progress_bar("training 4M", settings.steps) as report:
-        run_training(settings, report)
+        run_training(settings, report, profiled_steps)
 
 
 def _report(settings: TrainConfig) -> dict[str, Any]:

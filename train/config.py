@@ -200,6 +200,12 @@ class TrainConfig(_Section):
     wandb: str | None = Field(default=None, description="project of Weights & Biases to log to")
     pixel_cache_mib: int = Field(default=2048, ge=0, description="memory for decoded crops")
 
+    @model_validator(mode="after")
+    def _possible(self) -> "TrainConfig":
+        if self.optimizer == "muon" and self.sharding != "none":
+            raise ValueError("muon needs whole matrices: take sharding none, or optimizer adamw")
+        return self
+
     @property
     def identity(self) -> str:
         """SHA-256 of what decides the result: a run can be resumed with the same one only."""

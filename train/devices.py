@@ -1,6 +1,7 @@
 """Which device a run is on, and in which type it computes."""
 
 import contextlib
+import resource
 
 import torch
 
@@ -23,3 +24,10 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
     """Products in `dtype`; parameters, norms and sums stay float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that this process has had on a GPU, or altogether on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -32,9 +32,13 @@ def to_reference(model: FourM, values: Mapping[str, Tensor] | None = None) -> Na
     return named
 
 
-def reference_state(model: FourM) -> Names:
-    """All that a checkpoint of the reference holds: parameters, positions, and zero norm biases."""
-    state = to_reference(model)
+def reference_state(model: FourM, values: Mapping[str, Tensor] | None = None) -> Names:
+    """All that a checkpoint of the reference holds: parameters, positions, and zero norm biases.
+
+    Args:
+        values: as in `to_reference`.
+    """
+    state = to_reference(model, values)
     domains = model.domains
     for side, names, table in (
         ("encoder", domains.inputs, model.input_positions),
@@ -45,7 +49,7 @@ def reference_state(model: FourM) -> Names:
             state.setdefault(_embedding(side, name, "pos_emb"), table.fixed[None, start:stop])
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.LayerNorm) and not model.shape.bias:
-            state[f"{name}.bias"] = torch.zeros_like(module.weight)
+            state[f"{name}.bias"] = torch.zeros_like(state[f"{name}.weight"])
     # copies: files cannot hold views of one another
     return {
         name: value.detach().clone(memory_format=torch.contiguous_format)

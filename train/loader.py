@@ -75,14 +75,24 @@ class TokenLoader:
 
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over all epochs; one may reach into the next epoch."""
-        position = number * self.batch_size + np.arange(self.batch_size)
-        epochs, places = np.divmod(position, len(self))
-        rows = np.concatenate(
-            [self._permutation(int(each))[places[epochs == each]] for each in np.unique(epochs)]
-        )
+        return self.at(number * self.batch_size + np.arange(self.batch_size))
+
+    def at(self, positions: Int64[np.ndarray, " batch"]) -> Batch:
+        """The samples at some positions, counted from 0 over all epochs."""
+        epochs, places = np.divmod(positions, len(self))
+        rows = np.empty_like(places)
+        for each in np.unique(epochs).tolist():
+            rows[epochs == each] = self._permutation(each)[places[epochs == each]]
         ids, visits = torch.from_numpy(self._rows.ids[rows]), torch.from_numpy(epochs)
         crop = integers(sample_keys(self.seed, ids, visits), "crop", 0, self.num_crops - 1)
         return self._read(rows, crop.numpy(), visits)
+
+    def read_ahead(
+        self, parts: Iterator[Int64[np.ndarray, " batch"]], depth: int = 2
+    ) -> Iterator[Batch]:
+        """The samples at some positions after others."""
+        for each in parts:
+            yield self.at(each)
 
     def all(self) -> Iterator[Batch]:
         """Every sample once, in order, by its first crop, always with the same masks."""

@@ -1,36 +1,49 @@
-"""The training loop. Whenever it is killed, it goes on from the last checkpoint to the same end."""
+"""The training loop. Whenever it is killed, it goes on from the last checkpoint to the same end.
+
+Samples, crops and masks of a step follow from its number, and the processes of a training share
+them out: so a run can also go on with more or fewer of them.
+"""
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import TrainingError
-from fourmill.train import runs
-from fourmill.train.checkpoint import load_last, save_checkpoint
+from fourmill.manifests.errors import ConfigError, TrainingError
+from fourmill.train import checkpoint, runs
+from fourmill.train.averages import follow_average
+from fourmill.train.batch import Batch
+from fourmill.train.boards import boards
 from fourmill.train.config import ModelConfig, TrainConfig
-from fourmill.train.devices import autocast, choose_device, choose_dtype
+from fourmill.train.devices import autocast, choose_dtype, peak_memory
 from fourmill.train.domains import Domains
 from fourmill.train.loader import TokenLoader
-from fourmill.train.loss import compute_loss
+from fourmill.train.loss import count_targets
 from fourmill.train.masking import Masking
 from fourmill.train.meter import LossMeter
 from fourmill.train.metrics import MetricsLog, last_losses
 from fourmill.train.model import FourM, ModelShape
-from fourmill.train.optim import lr_at, make_optimizer, set_lr
+from fourmill.train.optim import lr_at, make_optimizers
+from fourmill.train.parallel import LossOf, Spread
 from fourmill.train.plan import plan_run
+from fourmill.train.processes import Process, processes
+from fourmill.train.profiling import profiler
 from fourmill.train.progress import OnProgress, Progress
-from fourmill.train.saving import State
-from fourmill.train.selection import PADDING
+from fourmill.train.saving import Saver, State, best_checkpoint
+from fourmill.train.tensors import local, placed_as, swap, whole
 from fourmill.train.unigrams import unigram_losses
 
 _EVAL_SEED = 1_000_003  # of masks of the evaluation, which no training masks should share
 
-_UNIGRAM_SAMPLES = 2000  # that frequencies of tokens are counted on
+_UNIGRAM_SAMPLES = 2000  # that frequencies of tokens are counted on, at most
 
 
 @dataclass(frozen=True)
@@ -39,33 +52,48 @@ class TrainResult:
 
     Attributes:
         checkpoint: folder of the last one.
+        best: folder of the one with the lowest loss on `val`, if it was saved after an evaluation.
         val_losses: nats per target by modality, of the last evaluation.
     """
 
     checkpoint: Path
+    best: Path | None
     step: int
     val_losses: dict[str, float]
 
 
-def train(config: TrainConfig, on_progress: OnProgress | None = None) -> TrainResult:
+def train(
+    config: TrainConfig, on_progress: OnProgress | None = None, profiled_steps: int = 0
+) -> TrainResult:
     """Train to `config.steps`, from the last checkpoint if there is one.
 
-    On one machine, with one number of threads, the weights are the same to the bit however often
-    the run was killed. A run that is finished returns at once.
+    On one machine, with one number of threads and processes, the weights are the same to the bit
+    however often the run was killed. A run that is finished returns at once.
+
+    Args:
+        profiled_steps: so many steps are recorded, into `profile.json` of the run's folder.
 
     Raises:
         DatasetError: there is no dataset, or a shard is broken.
-        ConfigError: the dataset lacks what the configuration names, or `out` holds another run.
-        TrainingError: the loss is not finite.
+        ConfigError: the dataset lacks what the configuration names, `out` holds another run or is
+            in use, or there are more processes than samples in a step.
+        TrainingError: the loss is not finite, or a checkpoint cannot be written.
     """
-    run = plan_run(config)
-    if runs.finished_steps(config.out) < config.steps:
-        runs.write_run(run)
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        _Trainer(run).run(on_progress)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with processes(config.device) as process:
+        run = plan_run(config)
+        process.wait()  # nobody writes before all have looked
+        if runs.finished_steps(config.out) < config.steps:
+            with ExitStack() as stack:
+                if process.is_first:
+                    stack.enter_context(runs.locked(config.out))
+                    runs.write_run(run)
+                _Trainer(run, process, stack).run(on_progress, profiled_steps)
+        process.wait()
     losses = last_losses(config.out / "metrics.jsonl", "val")
-    return TrainResult(runs.checkpoints(config.out)[0], config.steps, losses)
+    best = best_checkpoint(config.out)
+    return TrainResult(runs.checkpoints(config.out)[0], best, config.steps, losses)
 
 
 def build_model(domains: Domains, config: ModelConfig, seed: int = 0) -> FourM:
@@ -74,12 +102,21 @@ def build_model(domains: Domains, config: ModelConfig, seed: int = 0) -> FourM:
     return FourM(domains, ModelShape(**fields), seed)
 
 
+def mean(losses: dict[str, float]) -> float:
+    """Over the modalities that had targets."""
+    return sum(losses.values()) / max(1, len(losses))
+
+
 class _Trainer:
-    def __init__(self, run: runs.Run) -> None:
+    def __init__(self, run: runs.Run, process: Process, stack: ExitStack) -> None:
         config = run.config
-        self.config = config
-        self.device = choose_device(config.device)
-        self.dtype = choose_dtype(config.dtype, self.device)
+        if config.batch_size < process.count:
+            raise ConfigError(
+                f"{process.count} processes share the {config.batch_size} samples of a step: "
+                f"raise batch_size, or start fewer"
+            )
+        self.config, self.process = config, process
+        self.dtype = choose_dtype(config.dtype, process.device)
         dataset = Dataset.open(config.root)
         snapshot = dataset.snapshot(run.snapshot)
         cache = config.pixel_cache_mib * 2**20
@@ -93,78 +130,196 @@ class _Trainer:
         )  # fmt: skip
         self.masking = Masking(run.domains, config.masking, config.seed)
         self.val_masking = Masking(run.domains, config.masking, config.seed + _EVAL_SEED)
-        self.model = build_model(run.domains, config.model, config.seed).to(self.device)
-        self.optimizer = make_optimizer(self.model, config)
-        self.state = load_last(config.out, self.model, self.optimizer) or State(0, 0.0)
-        self.log = MetricsLog(config.out / "metrics.jsonl", self.state.step)
-        self.meter = LossMeter(run.domains.targets)
+        self.model = build_model(run.domains, config.model, config.seed).to(process.device)
+        found = checkpoint.load_last(config.out, self.model)
+        self.state = found.state if found else State(0, 0.0)
+        average = self._first_average(found)
         if config.compile:
             for block in (*self.model.encoder, *self.model.decoder):
                 block.compile()
-
-    def run(self, on_progress: OnProgress | None) -> None:
-        config = self.config
-        first = self.state.step
-        if not first:
-            self.log.write("unigram", 0, self._unigrams())
-        began = time.monotonic()
-        for step in range(first, config.steps):
-            fill = self._step(step)
-            done = step + 1
-            seconds = time.monotonic() - began
-            rate = (done - first) * config.batch_size / seconds
-            is_saved = done % config.checkpoint_every == 0 or done == config.steps
-            loss = None
-            if done % config.log_every == 0 or is_saved:
-                losses = self.meter.take()
-                loss = sum(losses.values()) / len(losses)
-                total = round(self.state.seconds + seconds, 2)
-                self.log.write(
-                    "train", done, losses, lr=lr_at(step, config), fill=fill,
-                    samples_per_second=round(rate, 2), seconds=total,
-                )  # fmt: skip
-            if done % config.eval_every == 0 or done == config.steps:
-                self.log.write("val", done, self._evaluate())
-            if is_saved:
-                state = State(done, self.state.seconds + seconds)
-                save_checkpoint(
-                    config.out, self.model, self.optimizer, state, config.keep_checkpoints
-                )
-            if on_progress is not None:
-                on_progress(Progress(done, config.steps, rate, loss))
-
-    def _step(self, step: int) -> float:
-        """One step of the optimizer; gives the share of slots that held tokens."""
-        config = self.config
-        selection = self.masking(self.loader.batch(step).to(self.device))
-        with autocast(self.device, self.dtype):
-            loss = compute_loss(self.model, selection, config.loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss.total)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
-        if not math.isfinite(float(norm)):
-            raise TrainingError(
-                f"step {step + 1}: the loss is {float(loss.total.detach()):g} and the gradient's "
-                f"norm {float(norm):g}; the weights are those of the last checkpoint: lower `lr` "
-                f"({config.lr:g}) or `clip` ({config.clip})"
+        module = LossOf(self.model, config.loss)
+        self.spread = Spread(module, process, config.sharding, self.dtype)
+        self.parameters = dict(self.model.named_parameters())
+        self.average = {
+            name: placed_as(self.parameters[name], each) for name, each in average.items()
+        }
+        muon = _is_matrix_of_block if config.optimizer == "muon" else None
+        self.optimizers = make_optimizers(self.model, config, muon)
+        if found:
+            self.optimizers.restore(self.model, found.moments, found.state.step)
+        self.log = None
+        if process.is_first:
+            others = stack.enter_context(
+                boards(config.out, config.tensorboard, config.wandb, config.model_dump(mode="json"))
             )
-        set_lr(self.optimizer, lr_at(step, config))
-        self.optimizer.step()
-        self.meter.add(loss)
-        return round(float((selection.target_modality != PADDING).float().mean()), 4)
+            self.log = MetricsLog(config.out / "metrics.jsonl", self.state.step, others)
+        self.saver = stack.enter_context(Saver(config.out, config.keep_checkpoints))
+        self.meter = LossMeter(run.domains.targets)
+        self.worst_norm = torch.zeros((), device=process.device)
+        self.waited = 0.0  # for data, since the last line
+
+    def run(self, on_progress: OnProgress | None, profiled_steps: int) -> None:
+        config, process = self.config, self.process
+        first = self.state.step
+        if not first and self.log is not None:
+            self.log.write("unigram", 0, self._unigrams())
+        process.wait()
+        recorder = profiler(config.out, profiled_steps if process.is_first else 0)
+        began = time.monotonic()
+        told = (first, began)
+        with recorder as next_step:
+            for step, parts in zip(range(first, config.steps), self._parts(first), strict=True):
+                self._step(step, parts)
+                next_step()
+                done = step + 1
+                seconds = time.monotonic() - began
+                rate = (done - first) * config.batch_size / seconds
+                is_saved = done % config.checkpoint_every == 0 or done == config.steps
+                is_judged = done % config.eval_every == 0 or done == config.steps
+                is_told = done % config.log_every == 0 or is_saved
+                loss = val_loss = None
+                if is_told or is_judged:
+                    self._refuse_what_is_not_finite(done)
+                if is_told:
+                    loss = self._tell(done, told, self.state.seconds + seconds)
+                    told = (done, time.monotonic())
+                if is_judged:
+                    val_loss = self._judge(done)
+                if is_saved:
+                    self._save(State(done, self.state.seconds + seconds, val_loss))
+                if on_progress is not None and process.is_first:
+                    on_progress(Progress(done, config.steps, rate, loss))
+
+    def _parts(self, first: int) -> Iterator[list[Batch]]:
+        """This process's parts of every step: what is computed at once."""
+        config, process = self.config, self.process
+        most = -(-config.batch_size // process.count)
+        count = -(-most // (config.micro_batch or most))
+        count = min(count, config.batch_size // process.count)  # no part is empty
+
+        def positions() -> Iterator[NDArray[np.int64]]:
+            for step in range(first, config.steps):
+                every = step * config.batch_size + np.arange(config.batch_size)
+                yield from np.array_split(every[process.rank :: process.count], count)
+
+        batches = self.loader.read_ahead(positions(), depth=2 * count)
+        for _ in range(first, config.steps):
+            began = time.monotonic()
+            parts = [next(batches) for _ in range(count)]
+            self.waited += time.monotonic() - began
+            yield parts
+
+    def _step(self, step: int, batches: list[Batch]) -> None:
+        """One step of the optimizer."""
+        config, process = self.config, self.process
+        parts = [self.masking(each.to(process.device)) for each in batches]
+        counts, scale = None, 1.0
+        if config.loss == "mod_rank":
+            scale = 1 / (len(parts) * process.count)
+        else:
+            own = torch.stack([count_targets(self.model.domains, each) for each in parts])
+            counts = process.total(own.sum(0))
+        self.optimizers.zero_grad()
+        for number, part in enumerate(parts, 1):
+            with self.spread.part(is_last=number == len(parts)):
+                with autocast(process.device, self.dtype):
+                    loss = self.spread(part, counts)
+                self.spread.backward(loss.total * scale)
+            self.meter.add(loss)
+        norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf))
+        # of the device nothing is asked in every step: it would have to catch up
+        self.worst_norm = torch.maximum(self.worst_norm, norm.nan_to_num(math.inf, math.inf))
+        if process.device.type == "cpu":
+            self._refuse_what_is_not_finite(step + 1)
+        self.optimizers.step(lr_at(step, config))
+        if self.average:
+            weights = [local(each) for each in self.parameters.values()]
+            averaged = [local(self.average[name]) for name in self.parameters]
+            follow_average(averaged, weights, config.ema, step)
+
+    def _refuse_what_is_not_finite(self, step: int) -> None:
+        if not math.isfinite(float(self.worst_norm)):
+            raise TrainingError(
+                f"step {step}, or since the last line before it: the loss or its gradient is not "
+                f"finite; the weights are those of the last checkpoint: lower `lr` "
+                f"({self.config.lr:g}) or `clip` ({self.config.clip})"
+            )
+
+    def _tell(self, done: int, told: tuple[int, float], seconds: float) -> float:
+        """Write a line about the steps since the last one; gives the loss."""
+        config, masking = self.config, self.config.masking
+        losses, targets = self.meter.take(self.process)
+        steps, passed = done - told[0], time.monotonic() - told[1]
+        samples = steps * config.batch_size
+        slots = masking.input_range[1] + masking.target_range[1]
+        waiting, self.waited = self.waited / passed, 0.0
+        if self.log is not None:
+            self.log.write(
+                "train", done, losses,
+                lr=lr_at(done - 1, config),
+                fill=round(targets / (samples * masking.target_range[1]), 4),
+                samples_per_second=round(samples / passed, 2),
+                tokens_per_second=round(samples * slots / passed, 1),
+                waiting=round(waiting, 4),
+                memory_gib=round(peak_memory(self.process.device) / 2**30, 3),
+                seconds=round(seconds, 2),
+            )  # fmt: skip
+        return mean(losses)
+
+    def _judge(self, done: int) -> float:
+        """Evaluate on `val`, and write a line; gives the loss."""
+        weights = list(self.parameters.values()) if self.average else []
+        averaged = [self.average[name] for name in self.parameters] if self.average else []
+        swap(weights, averaged)
+        losses = self._evaluate()
+        swap(weights, averaged)
+        if self.log is not None:
+            self.log.write("val", done, losses)
+        return mean(losses)
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float]:
+        config, process = self.config, self.process
+        meter = LossMeter(self.model.domains.targets)
+        count = min(len(self.val_loader), config.eval_samples or len(self.val_loader))
+        size = config.micro_batch or -(-config.batch_size // process.count)
+        every = [np.arange(each, min(each + size, count)) for each in range(0, count, size)]
+        for first in range(0, len(every), process.count):
+            place = first + process.rank
+            # where parts of the model are elsewhere, all have to compute as often
+            batch = self.val_loader.rows(every[place if place < len(every) else 0])
+            selection = self.val_masking(batch.to(process.device))
+            with autocast(process.device, self.dtype):
+                loss = self.spread(selection, None)
+            if place < len(every):
+                meter.add(loss)
+        return meter.take(process)[0]
+
+    def _save(self, state: State) -> None:
+        # in one piece, which all processes have to ask for together, and the first one writes
+        weights, average, moments = (
+            {name: whole(each) for name, each in values.items()}
+            for values in (self.parameters, self.average, self.optimizers.moments(self.model))
+        )
+        if self.process.is_first:
+            files = checkpoint.contents_of(self.model, weights, average or None, moments)
+            self.saver.save(state, files)
+
+    def _first_average(self, found: checkpoint.Loaded | None) -> dict[str, Tensor]:
+        if not self.config.ema:
+            return {}
+        if found is not None and found.average is not None:
+            return found.average
+        return {name: each.detach().clone() for name, each in self.model.named_parameters()}
 
     def _unigrams(self) -> dict[str, float]:
         """What guessing by frequency alone would reach on `val`: the bar to get under."""
-        batches = -(-_UNIGRAM_SAMPLES // self.config.batch_size)
+        samples = min(_UNIGRAM_SAMPLES, len(self.loader) * self.loader.num_crops)
+        batches = -(-samples // self.config.batch_size)
         train = (self.masking(self.loader.batch(number)) for number in range(batches))
         val = (self.val_masking(batch) for batch in self.val_loader.all())
         return unigram_losses(self.model.domains, train, val)
 
-    @torch.no_grad()
-    def _evaluate(self) -> dict[str, float]:
-        meter = LossMeter(self.model.domains.targets)
-        for batch in self.val_loader.all():
-            selection = self.val_masking(batch.to(self.device))
-            with autocast(self.device, self.dtype):
-                meter.add(compute_loss(self.model, selection))
-        return meter.take()
+
+def _is_matrix_of_block(name: str) -> bool:
+    return name.startswith(("encoder.", "decoder."))

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from fourmill.train.loss import Loss
+from fourmill.train.processes import Process
 
 
 class LossMeter:
@@ -21,14 +23,19 @@ class LossMeter:
         self._sums = sums if self._sums is None else self._sums + sums
         self._counts = loss.counts if self._counts is None else self._counts + loss.counts
 
-    def take(self) -> dict[str, float]:
-        """Nats per target, by modality that had targets; then start again."""
-        if self._sums is None or self._counts is None:
-            return {}
-        sums, counts = self._sums.tolist(), self._counts.tolist()
+    def take(self, process: Process) -> tuple[dict[str, float], int]:
+        """What all processes counted; then start again.
+
+        Returns:
+            Nats per target, by modality that had targets; and how many targets there were.
+        """
+        zeros = torch.zeros(len(self._names), device=process.device)
+        sums = process.total(zeros.double() if self._sums is None else self._sums)
+        counts = process.total(zeros.long() if self._counts is None else self._counts)
         self._sums = self._counts = None
-        return {
+        losses = {
             name: total / count
-            for name, total, count in zip(self._names, sums, counts, strict=True)
+            for name, total, count in zip(self._names, sums.tolist(), counts.tolist(), strict=True)
             if count
         }
+        return losses, int(counts.sum())

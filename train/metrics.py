@@ -1,9 +1,11 @@
 """Losses by step, as lines of JSON: what curves are drawn from. Nothing here needs torch."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fourmill.train.boards import Board
 from fourmill.train.runs import replace_file
 
 
@@ -12,10 +14,12 @@ class MetricsLog:
 
     Args:
         step: where the run goes on; lines of later steps, of a run that was killed, are removed.
+        boards: what else gets the numbers.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, boards: Sequence[Board] = ()) -> None:
         self._path = path
+        self._boards = boards
         lines = read_metrics(path) if step else []
         kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +35,17 @@ class MetricsLog:
         line = {"kind": kind, "step": step, **values}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        numbers = dict(_numbers(kind, values))
+        for board in self._boards:
+            board.add(step, numbers)
+
+
+def _numbers(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(f"{prefix}/{name}", value)
+        elif isinstance(value, int | float):
+            yield f"{prefix}/{name}", value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -5,9 +5,11 @@ out/metrics.jsonl                   losses by step
 out/checkpoints/step-000200/        weights, optimizer, state.json
 """
 
+import fcntl
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -151,6 +153,24 @@ def refuse_differences(
         f"{out} holds a run that was made otherwise: {'; '.join(differing)}. Give "
         f"another `out`, or begin anew with --fresh, which sets the old run aside"
     )
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep all others out of a run's folder for a while.
+
+    Raises:
+        ConfigError: another process trains there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"{out}: another process trains there; wait for it, or give another `out`"
+            ) from error
+        yield
 
 
 def set_aside(out: Path) -> Path | None:

@@ -1,27 +1,35 @@
 """Checkpoints of any run: written aside and renamed, so that what is there is whole; tensors only.
 
 out/checkpoints/step-00000200/      what the run puts in: weights, optimizer, state.json
+out/best                            link to the checkpoint with the lowest loss on `val`
+
+A checkpoint is copied at once and written while the training goes on.
 """
 
+import errno
 import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import runs
 
 _log = logging.getLogger(__name__)
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _Loaded = TypeVar("_Loaded")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -31,31 +39,84 @@ class State:
     Attributes:
         step: finished steps; order, crops, draws and learning rate follow from it.
         seconds: spent on them so far, over all restarts.
+        val_loss: of the evaluation after this step, where there was one.
     """
 
     step: int
     seconds: float
+    val_loss: float | None = None
 
 
-def save(out: Path, state: State, keep: int, write: Callable[[Path], None]) -> Path:
-    """Write a checkpoint, then remove all but the last `keep`.
+@dataclass(frozen=True)
+class Contents:
+    """One safetensors file of a checkpoint."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Saver:
+    """Writes the checkpoints of a run, one at a time, beside the training.
+
+    A context: at its end all is written.
 
     Args:
-        write: puts everything but the state into a folder.
+        keep: so many of the last ones stay; and the best one.
     """
-    place = out / "checkpoints" / f"step-{state.step:08d}"
-    aside = place.with_name(f".{place.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    (aside / "state.json").write_text(json.dumps(vars(state)), encoding="utf-8")
-    for path in aside.iterdir():
-        _sync(path)
-    shutil.rmtree(place, ignore_errors=True)
-    aside.rename(place)
-    for old in runs.checkpoints(out)[keep:]:
-        shutil.rmtree(old)
-    return place
+
+    def __init__(self, out: Path, keep: int) -> None:
+        self._out = out
+        self._keep = keep
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self.wait()
+
+    def save(self, state: State, files: Mapping[str, Contents]) -> None:
+        """Copy tensors, and begin to write them; the one before is finished first.
+
+        Raises:
+            TrainingError: the one before could not be written.
+        """
+        self.wait()
+        copied = {
+            name: Contents(
+                {key: _copy(value) for key, value in each.tensors.items()}, each.metadata
+            )
+            for name, each in files.items()
+        }
+        self._writing = self._pool.submit(_write, self._out, state, copied, self._keep)
+
+    def wait(self) -> None:
+        """Until what was begun is written.
+
+        Raises:
+            TrainingError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        # safetensors has errors of its own for what the system says
+        except (OSError, SafetensorError) as error:
+            is_full = getattr(error, "errno", None) in _FULL or "No space left" in str(error)
+            why = "the disk is full: free some space" if is_full else str(error)
+            raise TrainingError(
+                f"{self._out}: the checkpoint cannot be written: {why}; then start again, which "
+                f"goes on from the one before"
+            ) from error
 
 
 def load_last(out: Path, load: Callable[[Path, State], _Loaded]) -> State | None:
@@ -67,7 +128,7 @@ def load_last(out: Path, load: Callable[[Path, State], _Loaded]) -> State | None
     found = runs.checkpoints(out)
     for place in found:
         try:
-            state = State(**json.loads((place / "state.json").read_text(encoding="utf-8")))
+            state = _read_state(place)
             load(place, state)
             return state
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, ConfigError) as error:
@@ -79,34 +140,55 @@ def load_last(out: Path, load: Callable[[Path, State], _Loaded]) -> State | None
     return None
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The moments of AdamW by name."""
-    return {
-        f"{moment}.{name}": optimizer.state[parameter][moment]
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state  # tables without rows never get a gradient
-        for moment in _MOMENTS
-    }
+def best_checkpoint(out: Path) -> Path | None:
+    """The checkpoint with the lowest loss on `val`, of those that were evaluated."""
+    link = out / "best"
+    return out / "checkpoints" / link.readlink().name if link.is_symlink() else None
 
 
-def restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor], step: int
-) -> None:
-    """Set the moments that `optimizer_tensors` gave.
+def _write(out: Path, state: State, files: Mapping[str, Contents], keep: int) -> None:
+    place = out / "checkpoints" / f"step-{state.step:08d}"
+    aside = place.with_name(f".{place.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        for name, each in files.items():
+            save_file(dict(each.tensors), aside / name, dict(each.metadata))
+        (aside / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        for path in aside.iterdir():
+            _sync(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk should not stay full
+        raise
+    shutil.rmtree(place, ignore_errors=True)
+    aside.rename(place)
+    _point_to_best(out, place, state)
+    best = best_checkpoint(out)
+    for old in runs.checkpoints(out)[keep:]:
+        if old != best:
+            shutil.rmtree(old)
 
-    Raises:
-        ConfigError: they are of another model; nothing was changed.
-    """
-    parameters = dict(model.named_parameters())
-    named = {f"{each}.{name}": (each, name) for each in _MOMENTS for name in parameters}
-    if not moments.keys() <= named.keys():
-        raise ConfigError("the optimizer's state is not that of this model")
-    for key, value in moments.items():
-        moment, name = named[key]
-        parameter = parameters[name]
-        kept = optimizer.state[parameter]
-        kept["step"] = torch.tensor(float(step), device=parameter.device)
-        kept[moment] = value.to(parameter.device)
+
+def _point_to_best(out: Path, place: Path, state: State) -> None:
+    if state.val_loss is None:
+        return
+    best = best_checkpoint(out)
+    if best is not None and best != place:
+        before = _read_state(best).val_loss
+        if before is not None and before <= state.val_loss:
+            return
+    aside = out / ".best"
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(place.relative_to(out))
+    aside.replace(out / "best")
+
+
+def _read_state(place: Path) -> State:
+    return State(**json.loads((place / _STATE).read_text(encoding="utf-8")))
+
+
+def _copy(value: Tensor) -> Tensor:
+    return value.detach().to("cpu", copy=True).contiguous()
 
 
 def _sync(path: Path) -> None:

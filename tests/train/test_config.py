@@ -72,6 +72,7 @@ def test_mistakes_are_named_with_what_was_meant(tmp_path: Path, wrong: str, mess
         ("train:", "trian:", "has no section `train`"),
         ("root: data/photos", "", "train.root is missing"),
         ("{preset", "[preset", "not YAML"),
+        ("train:", "train:\n  optimizer: muon\n  sharding: fsdp", "muon needs whole matrices"),
     ],
 )
 def test_mistakes_within_sections_are_named_too(
@@ -89,4 +90,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_places_and_habits_do_not_make_another_run() -> None:
     one = TrainConfig(root="a", tokenizers=Path("t"), out=Path("o"))
     assert one.identity == one.model_copy(update={"root": "b", "log_every": 3}).identity
+    assert one.identity == one.model_copy(update={"micro_batch": 3, "device": "cuda"}).identity
     assert one.identity != one.model_copy(update={"seed": 1}).identity

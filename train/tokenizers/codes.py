@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fourmill.train.tokenizers.processes import Process
+from fourmill.train.processes import Process
 
 _LOW = 0.02  # share of what could be used, below which a code book is of little use
 _FALLEN = 0.5  # share of the best perplexity so far

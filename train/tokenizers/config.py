@@ -140,7 +140,13 @@ class TokenizerTrainConfig(_Section):
     batch_size: Count = Field(default=64, description="crops a step, over all processes")
     lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
     min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
+    schedule: Literal["cosine", "wsd", "inverse_sqrt"] = Field(
+        default="cosine", description="of the learning rate after the warm-up"
+    )
     warmup: int = Field(default=500, ge=0, description="steps in which the learning rate rises")
+    cooldown: int = Field(
+        default=0, ge=0, description="last steps, in which wsd and inverse_sqrt fall to min_lr"
+    )
     weight_decay: float = Field(
         default=0.05, ge=0, description="of all parameters with two dimensions"
     )

@@ -15,25 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.tokenize.evaluate import evaluate
 from fourmill.tokenize.folders import whole_folder
 from fourmill.train import saving
+from fourmill.train.averages import follow_average
 from fourmill.train.devices import autocast, choose_dtype
 from fourmill.train.metrics import MetricsLog, read_metrics
-from fourmill.train.optim import lr_at, make_optimizer, set_lr
+from fourmill.train.optim import lr_at, make_optimizers
+from fourmill.train.parallel import copied
+from fourmill.train.processes import Process, processes
 from fourmill.train.progress import OnProgress, Progress
-from fourmill.train.saving import State
+from fourmill.train.saving import Contents, Saver, State
 from fourmill.train.tokenizers.codes import CodeUse
 from fourmill.train.tokenizers.data import LabelLoader
 from fourmill.train.tokenizers.objectives import make_objective
 from fourmill.train.tokenizers.plan import Run, write_run
-from fourmill.train.tokenizers.processes import Process, processes
 
 _log = logging.getLogger(__name__)
 
@@ -63,17 +64,18 @@ def train(run: Run, on_progress: OnProgress | None = None) -> None:
         if process.is_first:
             write_run(run)
         process.wait()
-        trainer = _Trainer(run, process)
-        trainer.train(on_progress)
+        with Saver(config.out, config.keep_checkpoints) as saver:
+            trainer = _Trainer(run, process, saver)
+            trainer.train(on_progress)
         if process.is_first:
             trainer.write_tokenizer()
         process.wait()
 
 
 class _Trainer:
-    def __init__(self, run: Run, process: Process) -> None:
+    def __init__(self, run: Run, process: Process, saver: Saver) -> None:
         config = run.config
-        self.run, self.config, self.process = run, config, process
+        self.run, self.config, self.process, self.saver = run, config, process, saver
         self.dtype = choose_dtype(config.dtype, process.device)
         self.objective = make_objective(run.definition, config).to(process.device)
         dataset = Dataset.open(config.root)
@@ -90,7 +92,7 @@ class _Trainer:
         self.held_out = loader("val") if "val" in snapshot.splits and config.eval_samples else None
         network = self.objective.network
         self.average = deepcopy(network).requires_grad_(False) if config.ema else None
-        self.optimizer = make_optimizer(network, config)
+        self.optimizers = make_optimizers(network, config)
         self.state = saving.load_last(config.out, self._load) or State(0, 0.0)
         metrics = config.out / "metrics.jsonl"
         known = [each for each in read_metrics(metrics) if each["step"] <= self.state.step]
@@ -119,8 +121,7 @@ class _Trainer:
             if done % config.eval_every == 0 or done == config.steps:
                 self._evaluate(done)
             if is_saved and self.process.is_first:
-                state = State(done, self.state.seconds + seconds)
-                saving.save(config.out, state, config.keep_checkpoints, self._write)
+                self.saver.save(State(done, self.state.seconds + seconds), self._contents())
             if on_progress is not None and self.process.is_first:
                 on_progress(Progress(done, config.steps, rate, loss))
 
@@ -153,10 +154,7 @@ class _Trainer:
             for name in ("encoder", "decoder"):
                 self.objective.network.get_submodule(name).compile()
         if self.process.count > 1:
-            device_ids = [self.process.device] if self.process.device.type == "cuda" else None
-            objective = DistributedDataParallel(
-                objective, device_ids=device_ids, broadcast_buffers=False
-            )
+            objective = copied(objective, self.process)
         return objective
 
     def _step(self, called: Callable[..., Any], step: int, batch: Any) -> None:
@@ -165,7 +163,7 @@ class _Trainer:
         objective.train()
         with autocast(self.process.device, self.dtype):
             outcome = called(batch.inputs, batch.valid, seed, step / config.steps)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizers.zero_grad()
         torch.autograd.backward(outcome.loss)
         parameters = objective.network.parameters()
         norm = nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
@@ -175,8 +173,7 @@ class _Trainer:
                 f"gradient's norm {float(norm):g}; the weights are those of the last checkpoint: "
                 f"lower `lr` ({config.lr:g}) or `clip` ({config.clip})"
             )
-        set_lr(self.optimizer, lr_at(step, config))
-        self.optimizer.step()
+        self.optimizers.step(lr_at(step, config))
         # drawn alike in all processes, which replace the same codes
         generator = torch.Generator().manual_seed(_seed(config.seed, step))
         self.restarted += objective.follow(outcome, generator)
@@ -190,12 +187,9 @@ class _Trainer:
     def _follow_average(self, step: int) -> None:
         if self.average is None:
             return
-        # younger than it remembers, it is the mean of what there was
-        decay = min(self.config.ema, (step + 1) / (step + 10))
         network = self.objective.network
-        averaged: list[Tensor] = list(self.average.parameters())
-        current: list[Tensor] = list(network.parameters())
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        averaged, current = list(self.average.parameters()), list(network.parameters())
+        follow_average(averaged, current, self.config.ema, step)
         for mine, its in zip(self.average.buffers(), network.buffers(), strict=True):
             mine.copy_(its)  # code books are averages themselves
 
@@ -230,12 +224,15 @@ class _Trainer:
     def _best_network(self) -> nn.Module:
         return self.objective.network if self.average is None else self.average
 
-    def _write(self, folder: Path) -> None:
+    def _contents(self) -> dict[str, Contents]:
         network = self.objective.network
-        _save(folder / _NETWORK, network.state_dict())
+        files = {
+            _NETWORK: Contents(network.state_dict()),
+            _OPTIMIZER: Contents(self.optimizers.moments(network)),
+        }
         if self.average is not None:
-            _save(folder / _AVERAGE, self.average.state_dict())
-        _save(folder / _OPTIMIZER, saving.optimizer_tensors(network, self.optimizer))
+            files[_AVERAGE] = Contents(self.average.state_dict())
+        return files
 
     def _load(self, folder: Path, state: State) -> None:
         network = self.objective.network
@@ -247,11 +244,7 @@ class _Trainer:
                 self.average.load_state_dict(average)
         except RuntimeError as error:
             raise ConfigError(f"{folder}: weights of another network: {error}") from error
-        saving.restore_optimizer(network, self.optimizer, read[_OPTIMIZER], state.step)
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file({name: each.detach().contiguous().cpu() for name, each in tensors.items()}, path)
+        self.optimizers.restore(network, read[_OPTIMIZER], state.step)
 
 
 def _seed(seed: int, step: int, process: Process | None = None) -> int:

@@ -12,11 +12,11 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import modality
 from fourmill.tokenize.losses import reconstruction_loss
+from fourmill.train.processes import Process
 from fourmill.train.tokenizers.codes import CodeUse
 from fourmill.train.tokenizers.config import PerceptualConfig, TokenizerTrainConfig
 from fourmill.train.tokenizers.data import LabelLoader
 from fourmill.train.tokenizers.perceptual import Perceptual
-from fourmill.train.tokenizers.processes import Process
 
 ALONE = Process(0, 1, torch.device("cpu"))
 

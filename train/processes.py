@@ -1,4 +1,4 @@
-"""One of the processes of a training, as `torchrun` starts them; without it, the only one."""
+"""One of the processes of a training, as `torchrun` or Ray start them; without, the only one."""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from fourmill.train.devices import choose_device
+from fourmill.train.started import process_count
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,30 @@ class Process:
 
 @contextmanager
 def processes(device_name: str) -> Iterator[Process]:
-    """This process among those that `torchrun` started, connected for the time of a training.
+    """This process among those that were started together, connected for the time of a training.
 
     Args:
         device_name: as in a configuration; each process takes the GPU of its local rank.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(device_name)
+    if dist.is_initialized():  # a launcher has connected them, and will part them
+        yield Process(dist.get_rank(), dist.get_world_size(), _own(device))
+        return
+    count = process_count()
     if count == 1:
         yield Process(0, 1, device)
         return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
+    device = _own(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Process(dist.get_rank(), count, device)
     finally:
         dist.destroy_process_group()
+
+
+def _own(device: torch.device) -> torch.device:
+    if device.type != "cuda":
+        return device
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(own)
+    return own
