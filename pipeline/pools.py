@@ -304,12 +304,16 @@ def make_pools(
         memory = own + rest - max(0.0, own - _PROCESS_GIB)
         demand = Demand(
             min(max(each.cpus for each in needs), cpus_there) * ACTOR_CPUS,
-            max(each.gpus for each in needs) if has_gpus else 0.0,
+            max(each.resources.gpus or each.gpu_if_any for each in members) if has_gpus else 0.0,
             int(min(memory * _GIB, memory_there)),
         )
         names = [each.name for each in members]
         return Pool(members, demand, members[0].runtime_env, lambda: sum(map(remaining, names)))
 
-    own = [each for each in steps if each.resources.gpus or each.runtime_env]
+    own = [
+        each
+        for each in steps
+        if each.resources.gpus or each.runtime_env or (has_gpus and each.gpu_if_any)
+    ]
     shared = [each for each in steps if each not in own]
     return [pool([each]) for each in own] + ([pool(shared)] if shared else [])

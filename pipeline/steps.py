@@ -28,6 +28,9 @@ ERROR = "reconstruction_error"
 """Beside the tokens of an outcome, for a few samples: see `tokenize/verify.py`."""
 
 
+_GPU_SHARE = 0.25  # of a tokenizer: several run side by side, and crops are cut on CPUs
+
+
 class Step(ABC):
     """One producer of modalities in a run.
 
@@ -35,6 +38,8 @@ class Step(ABC):
         reads: modalities that every sample needs; a sample without one fails at this step.
         optional: modalities that are given where the dataset has them, else `None`.
         writes: what it makes; `transient` ones are handed on and not stored.
+        gpu_if_any: share of a GPU that it takes where there is one; elsewhere it runs with the
+            others on CPUs.
         runtime_env: what its workers need beside this program's packages, as Ray writes it.
     """
 
@@ -44,6 +49,7 @@ class Step(ABC):
     writes: tuple[str, ...]
     transient: tuple[str, ...] = ()
     resources: Resources = Resources()
+    gpu_if_any: float = 0.0
     runtime_env: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -161,6 +167,7 @@ class TokenizeStep(Step):
         self.reads = (spec.reads, "crop_settings", "image_size")
         self.writes = (spec.modality,)
         self.resources = Resources(memory_gib=0.8, batch_size=64)
+        self.gpu_if_any = _GPU_SHARE if "network" in spec.config else 0.0
 
     @cached_property
     def _spec(self) -> TokenizerSpec:
@@ -197,9 +204,12 @@ class TokenizeStep(Step):
         return shape, np.dtype(np.int16 if spec.vocab_size <= 2**15 else np.int32)
 
     def load(self, device: str) -> None:
+        from fourmill.tokenize.networks import NetworkTokenizer
         from fourmill.tokenize.registry import load
 
         self._tokenizer = load(self.folder)
+        if isinstance(self._tokenizer, NetworkTokenizer):
+            self._tokenizer.to(device)
 
     def run(self, batch: Sequence[Sample]) -> list[Outcome]:
         from fourmill.tokenize.verify import reconstruction_errors

@@ -19,6 +19,8 @@ from fourmill.tokenize.base import Tokenizer, TokenizerSpec
 
 WEIGHTS_FILE = "model.safetensors"
 
+_GPU_BATCH = 256  # rows in one pass of a network on a GPU, which fewer would leave idle
+
 _DAMAGE = (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValidationError)
 
 
@@ -90,9 +92,10 @@ class NetworkTokenizer(Tokenizer):
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         """What a pass of the network gives for rows, on the CPU; the last pass is filled up."""
+        size = self.batch if self.device.type == "cpu" else _GPU_BATCH
         found = []
-        for batch in torch.split(rows, self.batch):
-            missing = self.batch - len(batch)
+        for batch in torch.split(rows, size):
+            missing = size - len(batch)
             filled = F.pad(batch, (0, 0) * (batch.ndim - 1) + (0, missing)) if missing else batch
             found.append(function(filled.to(self.device)).cpu())
         return torch.cat(found)[: len(rows)]

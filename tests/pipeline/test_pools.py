@@ -79,6 +79,13 @@ def test_a_step_that_asks_for_a_gpu_runs_where_there_is_none():
     assert pool.demand.gpus == 0
 
 
+def test_what_takes_a_gpu_if_there_is_one_shares_the_cpus_elsewhere():
+    steps = [Plain("edges"), Plain("tok_rgb")]
+    steps[1].gpu_if_any = 0.25
+    assert Cluster(steps, [GPU_BOX]).look() == {"tok_rgb": 4, "edges": 12}
+    assert Cluster(steps, [LAPTOP]).look() == {"edges, tok_rgb": 2}
+
+
 def test_memory_bounds_the_number_of_workers():
     steps = [Plain("large", memory_gib=8.0)]
     assert Cluster(steps, [LAPTOP]).look() == {"large": 1}
