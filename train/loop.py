@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import checkpoint, runs
+from fourmill.train.ahead import HostCopy
 from fourmill.train.averages import follow_average
 from fourmill.train.batch import Batch
 from fourmill.train.boards import boards
@@ -38,6 +39,7 @@ from fourmill.train.processes import Process, processes
 from fourmill.train.profiling import profiler
 from fourmill.train.progress import OnProgress, Progress
 from fourmill.train.saving import Saver, State, best_checkpoint
+from fourmill.train.selection import Selection
 from fourmill.train.tensors import local, placed_as, swap, whole
 from fourmill.train.unigrams import unigram_losses
 
@@ -107,6 +109,20 @@ def mean(losses: dict[str, float]) -> float:
     return sum(losses.values()) / max(1, len(losses))
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What a process computes in one step.
+
+    Attributes:
+        own: targets of each part by modality.
+        counts: targets of the whole step by modality; `None` where each part is weighed alone.
+    """
+
+    selections: list[Selection]
+    own: HostCopy
+    counts: Tensor | None
+
+
 class _Trainer:
     def __init__(self, run: runs.Run, process: Process, stack: ExitStack) -> None:
         config = run.config
@@ -168,7 +184,7 @@ class _Trainer:
         began = time.monotonic()
         told = (first, began)
         with recorder as next_step:
-            for step, parts in zip(range(first, config.steps), self._parts(first), strict=True):
+            for step, parts in enumerate(self._masked(first), first):
                 self._step(step, parts)
                 next_step()
                 done = step + 1
@@ -209,21 +225,33 @@ class _Trainer:
             self.waited += time.monotonic() - began
             yield parts
 
-    def _step(self, step: int, batches: list[Batch]) -> None:
+    def _masked(self, first: int) -> "Iterator[_Parts]":
+        """The parts of every step, masked a step ahead, so that their counts are there in time."""
+        ahead = None
+        for batches in self._parts(first):
+            selections = [self.masking(each.to(self.process.device)) for each in batches]
+            own = torch.stack([count_targets(self.model.domains, each) for each in selections])
+            counts = None
+            if self.config.loss != "mod_rank":
+                counts = self.process.total(own.sum(0))
+            if ahead is not None:
+                yield ahead
+            ahead = _Parts(selections, HostCopy(own), counts)
+        if ahead is not None:
+            yield ahead
+
+    def _step(self, step: int, parts: "_Parts") -> None:
         """One step of the optimizer."""
         config, process = self.config, self.process
-        parts = [self.masking(each.to(process.device)) for each in batches]
-        counts, scale = None, 1.0
-        if config.loss == "mod_rank":
-            scale = 1 / (len(parts) * process.count)
-        else:
-            own = torch.stack([count_targets(self.model.domains, each) for each in parts])
-            counts = process.total(own.sum(0))
+        count = len(parts.selections)
+        scale = 1.0 if parts.counts is not None else 1 / (count * process.count)
         self.optimizers.zero_grad()
-        for number, part in enumerate(parts, 1):
-            with self.spread.part(is_last=number == len(parts)):
+        for number, (part, own) in enumerate(
+            zip(parts.selections, parts.own.tolist(), strict=True), 1
+        ):
+            with self.spread.part(is_last=number == count):
                 with autocast(process.device, self.dtype):
-                    loss = self.spread(part, counts)
+                    loss = self.spread(part, parts.counts, own)
                 self.spread.backward(loss.total * scale)
             self.meter.add(loss)
         norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf))
@@ -290,7 +318,7 @@ class _Trainer:
             batch = self.val_loader.rows(every[place if place < len(every) else 0])
             selection = self.val_masking(batch.to(process.device))
             with autocast(process.device, self.dtype):
-                loss = self.spread(selection, None)
+                loss = self.spread(selection)
             if place < len(every):
                 meter.add(loss)
         return meter.take(process)[0]

@@ -4,14 +4,15 @@ Each target meets the head of its own modality only: on 4M-7 a seventh of the co
 over all vocabularies.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional as F
 
+from fourmill.train.cross_entropy import summed_cross_entropy
 from fourmill.train.domains import Domains
 from fourmill.train.model import FourM
 from fourmill.train.selection import Selection
@@ -71,24 +72,32 @@ def compute_loss(
     selection: Selection,
     weighting: Weighting = "mod_global",
     counts: Int64[Tensor, " modalities"] | None = None,
+    own: Sequence[int] | None = None,
 ) -> Loss:
     """The loss of a batch.
 
     Args:
         weighting: see `weigh`.
         counts: targets of the whole step, where this batch is a part of it.
+        own: targets of this batch, as `count_targets` counts them; a GPU would have to be waited
+            for to know them.
     """
+    domains = model.domains
+    counted = count_targets(domains, selection)
+    numbers = counted.tolist() if own is None else own
     output = model(selection).flatten(0, 1)
     modality = selection.target_modality.flatten()
-    label = selection.target_label.flatten()
+    # sorted by modality, those of each stand together, after all that is padding or no target
+    order = modality.argsort(stable=True)
+    label = selection.target_label.flatten()[order]
     heads = model.targets.heads()
-    sums = []
-    for name in model.domains.targets:
-        rows = (modality == model.domains.index(name)).nonzero().squeeze(1)
-        head = heads[name][: model.domains.modality(name).vocab_size]
-        # float32 whatever the model computes in: sums over a large vocabulary lose too much
-        logits = F.linear(output[rows], head).float()
-        sums.append(F.cross_entropy(logits, label[rows], reduction="sum"))
-    summed, own = torch.stack(sums), count_targets(model.domains, selection)
-    total = weigh(model.domains, summed, own if counts is None else counts, weighting)
-    return Loss(total, summed.detach(), own)
+    by_index = sorted(zip(domains.targets, numbers, strict=True), key=lambda e: domains.index(e[0]))
+    sums, start = {}, len(modality) - sum(numbers)
+    for name, number in by_index:
+        rows = slice(start, start + number)
+        head = heads[name][: domains.modality(name).vocab_size]
+        sums[name] = summed_cross_entropy(output[order[rows]], head, label[rows])
+        start += number
+    summed = torch.stack([sums[name] for name in domains.targets])
+    total = weigh(domains, summed, counted if counts is None else counts, weighting)
+    return Loss(total, summed.detach(), counted)

@@ -1,6 +1,7 @@
 """A model over several processes: copies of it (DDP), or parts of it (FSDP)."""
 
 import inspect
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -25,9 +26,11 @@ class LossOf(nn.Module):
         self.model = model
         self.weighting = weighting
 
-    def forward(self, selection: Selection, counts: Tensor | None) -> Loss:
+    def forward(
+        self, selection: Selection, counts: Tensor | None, own: Sequence[int] | None
+    ) -> Loss:
         """See `compute_loss`."""
-        return compute_loss(self.model, selection, self.weighting, counts)
+        return compute_loss(self.model, selection, self.weighting, counts, own)
 
 
 class Spread:
@@ -49,9 +52,14 @@ class Spread:
             return
         self._called = copied(module, process)
 
-    def __call__(self, selection: Selection, counts: Tensor | None) -> Loss:
+    def __call__(
+        self,
+        selection: Selection,
+        counts: Tensor | None = None,
+        own: Sequence[int] | None = None,
+    ) -> Loss:
         """The loss of a part; see `compute_loss`."""
-        result: Loss = self._called(selection, counts)
+        result: Loss = self._called(selection, counts, own)
         return result
 
     def backward(self, total: Tensor) -> None:
