@@ -1,0 +1,336 @@
+"""A step of 4M beside a plain one, and how much of a GPU it uses.
+
+    python benchmarks/training.py [--json] [--only step device]
+
+step: forward, backward and optimizer of 4M-Ti on the CPU, beside an implementation as one
+writes it first: every place of every modality is embedded in float32, the chosen ones are gathered
+from all, attention is products and softmax with its masks written out, each modality's logits are
+all there, and AdamW is torch's own default. Both have the same weights and the same masks, and
+their losses are compared before they are timed; they take turns, and the median of the ratios
+counts. device: 4M-B and 4M-L at 128 inputs and 128 targets in bfloat16, where there is a GPU whose
+peak is known; MFU counts three times the forward pass.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from results import Result, show_parts
+from torch import Tensor
+from torch.nn import functional as F
+
+from fourmill.manifests.modalities import Masking as Law
+from fourmill.manifests.modalities import modality
+from fourmill.train.batch import Batch
+from fourmill.train.config import PRESETS, MaskingConfig, TrainConfig
+from fourmill.train.domains import Domains
+from fourmill.train.exchange import reference_state
+from fourmill.train.flops import peak_flops, projected_width, sample_flops
+from fourmill.train.loss import compute_loss, count_targets
+from fourmill.train.masking import Masking
+from fourmill.train.model import FourM, ModelShape
+from fourmill.train.optim import make_optimizers
+from fourmill.train.selection import Selection
+
+NAME = "train"  # a file of that name would hide the package
+
+_NAMES = (
+    "rgb@224", "tok_rgb@224", "tok_depth@224", "tok_normal@224", "tok_semseg@224", "tok_clip@224",
+)  # fmt: skip
+_DOMAINS = Domains.of([modality(name) for name in _NAMES])
+_PATCHES = 196
+_RECIPE = TrainConfig(root="", tokenizers=Path(), out=Path(), weight_decay=0.05)
+_MFU_GOALS = {"base": 0.40, "large": 0.45}
+_BATCHES = {"base": 512, "large": 192}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to measure.
+
+    Attributes:
+        only: these parts.
+        batch: samples of a step of 4M-Ti.
+        repeats: of each pair.
+        threads: of the CPU.
+        json: print one JSON object a line instead of a table.
+    """
+
+    only: tuple[str, ...] = ("step", "device")
+    batch: int = 8
+    repeats: int = 5
+    threads: int = 1
+    json: bool = False
+
+
+def make_batch(samples: int) -> Batch:
+    """Random tokens and pixels."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.arange(samples)
+    tokens = {
+        each.name: torch.randint(each.vocab_size, (samples, _PATCHES), generator=generator)
+        for each in _DOMAINS.modalities
+        if each.masking is Law.IMAGE
+    }
+    shape = (samples, 224, 224, 3)
+    pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+    return Batch(ids, torch.zeros_like(ids), tokens, {}, {"rgb@224": pixels})
+
+
+class Plain:
+    """4M as one writes it first, on parameters under the reference's names.
+
+    Shapes: B batch, S places of all modalities, N inputs, M targets, D width.
+    """
+
+    def __init__(self, model: FourM) -> None:
+        self.shape = model.shape
+        self.state = {name: each.clone() for name, each in reference_state(model).items()}
+        for name, each in self.state.items():
+            each.requires_grad_("pos_emb" not in name and not name.endswith("norm.bias"))
+        for name in _DOMAINS.targets:  # decoders are tied to their heads
+            tied = f"decoder_embeddings.{name}"
+            self.state[f"{tied}.token_emb.weight"] = self.state[f"{tied}.to_logits.weight"]
+        trained = {id(each): each for each in self.state.values() if each.requires_grad}
+        self.parameters = list(trained.values())
+
+    def loss(self, batch: Batch, selection: Selection) -> Tensor:
+        """The mean over target modalities of their mean cross-entropy."""
+        inputs, targets = selection.input_modality.shape[1], selection.target_modality.shape[1]
+        x_BSD, emb_BSD, chosen_BS = self._embed_inputs(batch, selection)
+        order = (~chosen_BS).to(torch.uint8).argsort(dim=1, stable=True)[:, :inputs]
+        gathered = order[..., None].expand(-1, -1, self.shape.dim)
+        is_hidden = ~chosen_BS.gather(1, order)
+        emb = emb_BSD.gather(1, gathered) * ~is_hidden[..., None]
+        x = x_BSD.gather(1, gathered) * ~is_hidden[..., None] + emb
+        mask = is_hidden[:, None, :].expand(-1, inputs, -1)
+        for number in range(self.shape.encoder_depth):
+            x = self._encode(x, mask, f"encoder.{number}")
+        context = self._linear(self._norm(x, "encoder_norm"), "decoder_proj_context") + emb
+        return self._decode_all(batch, selection, context, is_hidden, targets)
+
+    def _embed_inputs(self, batch: Batch, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
+        content, places, chosen = [], [], []
+        for each in _DOMAINS.modalities:
+            at = f"encoder_embeddings.{each.name}"
+            if each.masking is Law.PIXELS:
+                rows = selection.continuous[each.name].float() / 255
+                mean, std = (torch.tensor(v * 256) for v in (_MEAN, _STD))
+                content.append(F.linear((rows - mean) / std, self.state[f"{at}.proj.weight"]))
+            else:
+                tokens = batch.tokens[each.name]
+                content.append(F.embedding(tokens, self.state[f"{at}.token_emb.weight"]))
+            emb = self.state[f"{at}.pos_emb"] + self.state[f"{at}.mod_emb"]
+            places.append(emb.expand(len(batch.sample), -1, -1))
+            chosen.append(_places(selection.input_modality, selection.input_position, each.name))
+        return torch.cat(content, 1), torch.cat(places, 1), torch.cat(chosen, 1)
+
+    def _decode_all(
+        self, batch: Batch, selection: Selection, context: Tensor, is_hidden: Tensor, targets: int
+    ) -> Tensor:
+        names = [each.name for each in _DOMAINS.modalities if each.name in _DOMAINS.targets]
+        embedded = [
+            self.state[f"decoder_embeddings.{name}.pos_emb"]
+            + self.state[f"decoder_embeddings.{name}.mod_emb"]
+            for name in names
+        ]
+        y_BSD = torch.cat(embedded, 1) + self.state["mask_token"]
+        y_BSD = y_BSD.expand(len(batch.sample), -1, -1)
+        chosen_BS = torch.cat(
+            [_places(selection.target_modality, selection.target_position, n) for n in names], 1
+        )
+        number_BS = torch.arange(len(names)).repeat_interleave(_PATCHES).expand_as(chosen_BS)
+        label_BS = torch.cat([batch.tokens[name] for name in names], 1)
+        order = (~chosen_BS).to(torch.uint8).argsort(dim=1, stable=True)[:, :targets]
+        is_padding = ~chosen_BS.gather(1, order)
+        number = number_BS.gather(1, order).masked_fill(is_padding, -1)
+        label = label_BS.gather(1, order)
+        y = y_BSD.gather(1, order[..., None].expand(-1, -1, self.shape.dim))
+        y = y * ~is_padding[..., None]
+        own = number[:, :, None] != number[:, None, :]
+        cross = is_hidden[:, None, :].expand(-1, targets, -1)
+        for block in range(self.shape.decoder_depth):
+            y = self._decode(y, context, own, cross, f"decoder.{block}")
+        y = self._norm(y, "decoder_norm")
+        losses = []
+        for index, name in enumerate(names):
+            rows = number == index
+            logits = F.linear(y[rows], self.state[f"decoder_embeddings.{name}.to_logits.weight"])
+            losses.append(F.cross_entropy(logits.float(), label[rows]))
+        return torch.stack(losses).mean()
+
+    def _encode(self, x: Tensor, mask: Tensor, at: str) -> Tensor:
+        normed = self._norm(x, f"{at}.norm1")
+        q, k, v = self._linear(normed, f"{at}.attn.qkv").chunk(3, -1)
+        x = x + self._linear(self._attend(q, k, v, mask), f"{at}.attn.proj")
+        return x + self._mlp(self._norm(x, f"{at}.norm2"), f"{at}.mlp")
+
+    def _decode(self, y: Tensor, context: Tensor, own: Tensor, cross: Tensor, at: str) -> Tensor:
+        q, k, v = self._linear(self._norm(y, f"{at}.norm1"), f"{at}.self_attn.qkv").chunk(3, -1)
+        y = y + self._linear(self._attend(q, k, v, own), f"{at}.self_attn.proj")
+        q = self._linear(self._norm(y, f"{at}.query_norm"), f"{at}.cross_attn.q")
+        normed = self._norm(context, f"{at}.context_norm")
+        k, v = self._linear(normed, f"{at}.cross_attn.kv").chunk(2, -1)
+        y = y + self._linear(self._attend(q, k, v, cross), f"{at}.cross_attn.proj")
+        return y + self._mlp(self._norm(y, f"{at}.norm2"), f"{at}.mlp")
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        heads = self.shape.heads
+        q, k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k, v))
+        scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
+        scores = scores.masked_fill(mask[:, None], torch.finfo(scores.dtype).min)
+        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+    def _mlp(self, x: Tensor, at: str) -> Tensor:
+        gated = F.silu(self._linear(x, f"{at}.fc1")) * self._linear(x, f"{at}.fc3")
+        return self._linear(gated, f"{at}.fc2")
+
+    def _norm(self, x: Tensor, at: str) -> Tensor:
+        weight, bias = self.state[f"{at}.weight"], self.state[f"{at}.bias"]
+        return F.layer_norm(x, weight.shape, weight, bias, 1e-6)
+
+    def _linear(self, x: Tensor, at: str) -> Tensor:
+        return F.linear(x, self.state[f"{at}.weight"], self.state.get(f"{at}.bias"))
+
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _places(modality_BN: Tensor, position_BN: Tensor, name: str) -> Tensor:
+    """Whether each place of a modality was chosen."""
+    is_mine = modality_BN == _DOMAINS.index(name)
+    chosen = torch.zeros(len(modality_BN), _PATCHES + 1, dtype=torch.bool)
+    return chosen.scatter_(1, torch.where(is_mine, position_BN, _PATCHES), True)[:, :_PATCHES]
+
+
+class Bench:
+    """All parts."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def step(self) -> Iterator[Result]:
+        """A whole step on the CPU."""
+        options = self.options
+        torch.set_num_threads(options.threads)
+        model = FourM(_DOMAINS, ModelShape(**PRESETS["tiny"]))
+        plain = Plain(model)
+        batch = make_batch(options.batch)
+        config = MaskingConfig(law="faithful", input_tokens=128, target_tokens=128)
+        selection = Masking(_DOMAINS, config, seed=0)(batch)
+        with torch.no_grad():
+            losses = [
+                float(plain.loss(batch, selection)),
+                float(compute_loss(model, selection).total),
+            ]
+        if abs(losses[0] - losses[1]) > 1e-4 * losses[0]:
+            raise SystemExit(f"the losses are {losses[0]} and {losses[1]}: not the same model")
+        ours, theirs = _our_step(model, selection), _plain_step(plain, batch, selection)
+        ours(), theirs()  # memory is found
+        pairs = [(_seconds(theirs), _seconds(ours)) for _ in range(options.repeats)]
+        slow, fast = (options.batch / statistics.median(each) for each in zip(*pairs, strict=True))
+        ratio = statistics.median(one / other for one, other in pairs)
+        yield Result(
+            "train/step/tiny", round(fast, 2), "samples/s", "a plain eager step", round(slow, 2),
+            round(ratio, 3), 1.5,
+        )  # fmt: skip
+
+    def device(self) -> Iterator[Result]:
+        """Published sizes on a GPU."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        peak = peak_flops(device)
+        if peak is None:
+            sys.stderr.write("train/device: no GPU whose peak is known, so nothing to measure\n")
+            return
+        for preset, goal in _MFU_GOALS.items():
+            yield from self._preset(preset, goal, device, peak)
+
+    def _preset(
+        self, preset: str, goal: float, device: torch.device, peak: float
+    ) -> Iterator[Result]:
+        size = _BATCHES[preset]
+        shape = ModelShape(**PRESETS[preset])
+        model = FourM(_DOMAINS, shape).to(device)
+        for block in (*model.encoder, *model.decoder):
+            block.compile()
+        config = MaskingConfig(input_tokens=128, target_tokens=128)
+        selection = Masking(_DOMAINS, config, seed=0)(make_batch(size).to(device))
+        step = _our_step(model, selection, torch.bfloat16)
+        for _ in range(5):
+            step()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_sync_debug_mode("error")  # a steady step asks the device for nothing
+        step()
+        torch.cuda.set_sync_debug_mode("default")
+        began = time.perf_counter()
+        for _ in range(20):
+            step()
+        torch.cuda.synchronize()
+        rate = 20 * size / (time.perf_counter() - began)
+        sizes = torch.tensor([_DOMAINS.modality(name).vocab_size for name in _DOMAINS.targets])
+        counts = count_targets(_DOMAINS, selection).cpu()
+        width = float((counts * sizes).sum() / selection.target_modality.numel())
+        flops = sample_flops(shape, 128, 128, width, projected_width(_DOMAINS)).training
+        where = torch.cuda.get_device_name(device)
+        yield Result(
+            f"train/mfu/{preset}", round(rate * flops / 1e12, 1), "TFLOP/s",
+            f"the peak of {where}", peak / 1e12, round(rate * flops / peak, 4), goal,
+        )  # fmt: skip
+        memory = torch.cuda.max_memory_allocated() / 2**30
+        yield Result(
+            f"train/memory/{preset}-{size}", round(memory, 2), "GiB", "its samples", size,
+            round(memory / size, 4), 0,
+        )  # fmt: skip
+
+
+def _our_step(
+    model: FourM, selection: Selection, dtype: torch.dtype = torch.float32
+) -> Callable[[], None]:
+    optimizers = make_optimizers(model, _RECIPE)
+    own = count_targets(model.domains, selection).tolist()  # known a step ahead, as in training
+    device = selection.input_modality.device.type
+
+    def step() -> None:
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss = compute_loss(model, selection, own=own)
+        optimizers.zero_grad()
+        torch.autograd.backward(loss.total)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizers.step(1e-4)
+
+    return step
+
+
+def _plain_step(plain: Plain, batch: Batch, selection: Selection) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(plain.parameters, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
+
+    def step() -> None:
+        loss = plain.loss(batch, selection)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(plain.parameters, 1.0)
+        optimizer.step()
+
+    return step
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    step()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Print all results."""
+    options = tyro.cli(Options)
+    show_parts(Bench(options), options.only, options.json)
+
+
+if __name__ == "__main__":
+    main()
