@@ -24,7 +24,7 @@ from fourmill.train.averages import follow_average
 from fourmill.train.batch import Batch
 from fourmill.train.boards import boards
 from fourmill.train.config import ModelConfig, TrainConfig
-from fourmill.train.devices import autocast, choose_dtype, peak_memory
+from fourmill.train.devices import autocast, choose_dtype
 from fourmill.train.domains import Domains
 from fourmill.train.loader import TokenLoader
 from fourmill.train.loss import count_targets
@@ -40,6 +40,7 @@ from fourmill.train.profiling import profiler
 from fourmill.train.progress import OnProgress, Progress
 from fourmill.train.saving import Saver, State, best_checkpoint
 from fourmill.train.selection import Selection
+from fourmill.train.speed import speed_of
 from fourmill.train.tensors import local, placed_as, swap, whole
 from fourmill.train.unigrams import unigram_losses
 
@@ -150,9 +151,9 @@ class _Trainer:
         found = checkpoint.load_last(config.out, self.model)
         self.state = found.state if found else State(0, 0.0)
         average = self._first_average(found)
+        self.model.recompute = config.recompute
         if config.compile:
-            for block in (*self.model.encoder, *self.model.decoder):
-                block.compile()
+            _compile(self.model, whole=process.count == 1)
         module = LossOf(self.model, config.loss)
         self.spread = Spread(module, process, config.sharding, self.dtype)
         self.parameters = dict(self.model.named_parameters())
@@ -275,23 +276,15 @@ class _Trainer:
 
     def _tell(self, done: int, told: tuple[int, float], seconds: float) -> float:
         """Write a line about the steps since the last one; gives the loss."""
-        config, masking = self.config, self.config.masking
         losses, targets = self.meter.take(self.process)
         steps, passed = done - told[0], time.monotonic() - told[1]
-        samples = steps * config.batch_size
-        slots = masking.input_range[1] + masking.target_range[1]
-        waiting, self.waited = self.waited / passed, 0.0
+        waited, self.waited = self.waited, 0.0
         if self.log is not None:
-            self.log.write(
-                "train", done, losses,
-                lr=lr_at(done - 1, config),
-                fill=round(targets / (samples * masking.target_range[1]), 4),
-                samples_per_second=round(samples / passed, 2),
-                tokens_per_second=round(samples * slots / passed, 1),
-                waiting=round(waiting, 4),
-                memory_gib=round(peak_memory(self.process.device) / 2**30, 3),
-                seconds=round(seconds, 2),
-            )  # fmt: skip
+            figures = speed_of(
+                self.model, self.config, self.process, targets, steps, passed, waited
+            )
+            lr = lr_at(done - 1, self.config)
+            self.log.write("train", done, losses, lr=lr, **figures, seconds=round(seconds, 2))
         return mean(losses)
 
     def _judge(self, done: int) -> float:
@@ -347,6 +340,15 @@ class _Trainer:
         train = (self.masking(self.loader.batch(number)) for number in range(batches))
         val = (self.val_masking(batch) for batch in self.val_loader.all())
         return unigram_losses(self.model.domains, train, val)
+
+
+def _compile(model: FourM, whole: bool) -> None:
+    """Whole, or block by block: so gradients can be exchanged before all of them are there."""
+    if whole:
+        model.compile(fullgraph=True, dynamic=False)
+        return
+    for block in (*model.encoder, *model.decoder):
+        block.compile(fullgraph=True, dynamic=False)
 
 
 def _is_matrix_of_block(name: str) -> bool:

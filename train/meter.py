@@ -23,19 +23,20 @@ class LossMeter:
         self._sums = sums if self._sums is None else self._sums + sums
         self._counts = loss.counts if self._counts is None else self._counts + loss.counts
 
-    def take(self, process: Process) -> tuple[dict[str, float], int]:
+    def take(self, process: Process) -> tuple[dict[str, float], dict[str, int]]:
         """What all processes counted; then start again.
 
         Returns:
-            Nats per target, by modality that had targets; and how many targets there were.
+            Nats per target, and how many targets there were, by modality that had some.
         """
         zeros = torch.zeros(len(self._names), device=process.device)
         sums = process.total(zeros.double() if self._sums is None else self._sums)
         counts = process.total(zeros.long() if self._counts is None else self._counts)
         self._sums = self._counts = None
-        losses = {
-            name: total / count
-            for name, total, count in zip(self._names, sums.tolist(), counts.tolist(), strict=True)
-            if count
+        counted = {
+            name: number
+            for name, number in zip(self._names, counts.tolist(), strict=True)
+            if number
         }
-        return losses, int(counts.sum())
+        totals = dict(zip(self._names, sums.tolist(), strict=True))
+        return {name: totals[name] / count for name, count in counted.items()}, counted

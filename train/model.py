@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Masking
@@ -62,6 +63,7 @@ class FourM(nn.Module):
             )
         self.domains = domains
         self.shape = shape
+        self.recompute = False  # activations of blocks in the backward pass, to save memory
         dim, share = shape.dim, shape.share_text_embeddings
         self.inputs = InputEmbedding(domains, dim, share)
         self.targets = TokenTable(domains, domains.targets, dim, share)
@@ -107,7 +109,7 @@ class FourM(nn.Module):
             is_padding = nn.functional.pad(is_padding, (self.shape.registers, 0))
         bias = _hide(is_padding[:, None, None, :], x_BND)
         for block in self.encoder:
-            x_BND = block(x_BND, bias)
+            x_BND = self._through(block, x_BND, bias)
         return self.decoder_proj_context(self.encoder_norm(x_BND)) + emb, bias
 
     def decode(
@@ -127,7 +129,7 @@ class FourM(nn.Module):
         y_BMD = content + self._with_modality(emb, self.modality_emb[-1], modality)
         bias = _hide(~self._may_attend(modality)[:, None], y_BMD)
         for block in self.decoder:
-            y_BMD = block(y_BMD, context_BND, bias, context_bias)
+            y_BMD = self._through(block, y_BMD, context_BND, bias, context_bias)
         result: Tensor = self.decoder_norm(y_BMD)
         return result
 
@@ -135,6 +137,14 @@ class FourM(nn.Module):
         """Scores of all ids of a modality, of rows of the decoder's output."""
         vocab_size = self.domains.modality(name).vocab_size
         return nn.functional.linear(y, self.targets.heads()[name][:vocab_size])
+
+    def _through(self, block: nn.Module, *values: Tensor | None) -> Tensor:
+        result: Tensor
+        if self.recompute and torch.is_grad_enabled():
+            result = checkpoint(block, *values, use_reentrant=False)
+        else:
+            result = block(*values)
+        return result
 
     @staticmethod
     def _with_modality(emb: Tensor, table: Tensor, modality: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
 """The model computes what the reference computes, and its weights go both ways."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -123,3 +127,44 @@ def test_what_is_empty_in_a_batch_does_not_touch_the_rest() -> None:
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match="dim 30 is not a multiple of 4 heads"):
         FourM(DOMAINS, ModelShape(30, 4))
+
+
+def test_activations_may_be_computed_again() -> None:
+    gradients = []
+    for again in (False, True):
+        model = micro_model("reg")
+        model.recompute = again
+        compute_loss(model, masked_batch()).total.backward()
+        gradients.append([each.grad for each in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+COMPILED = """
+import torch
+from dataclasses import replace
+from tests.train.reference import masked_batch, micro_model
+from fourmill.train.loss import compute_loss
+
+plain, compiled = micro_model(), micro_model()
+compiled.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+given = masked_batch()
+tensors = {name: each for name, each in vars(given).items() if isinstance(each, torch.Tensor)}
+batch, other = (
+    replace(given, **{name: each.roll(by, 0) for name, each in tensors.items()}) for by in (0, 1)
+)
+with torch._dynamo.config.patch(error_on_recompile=True):
+    for each in (batch, other):
+        losses = [compute_loss(model, each).total for model in (plain, compiled)]
+        torch.testing.assert_close(losses[1], losses[0])
+        for loss in losses:
+            loss.backward()
+for one, two in zip(plain.parameters(), compiled.parameters(), strict=True):
+    torch.testing.assert_close(one.grad, two.grad)
+"""
+
+
+def test_a_model_compiles_whole_once_for_all_batches_of_a_shape() -> None:
+    # in a process of its own: here annotations are checked, which cannot be compiled
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", COMPILED], check=True, cwd=root)
