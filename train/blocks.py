@@ -11,6 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fourmill.train.packing import Packing
+
+Rows = Float[Tensor, "batch _ dim"] | Float[Tensor, "_ dim"]
+"""Slots of samples, or packed: what holds something of all samples, one after the other."""
+
 _ALIGNMENT = 32  # gated hidden sizes are padded with zeros to a multiple, for matrix units
 
 
@@ -64,21 +69,32 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        x_BMD: Float[Tensor, "batch queries dim"],
-        context_BND: Float[Tensor, "batch keys dim"] | None = None,
+        x: Rows,
+        context: Rows | None = None,
         bias: Float[Tensor, "batch 1 _ keys"] | None = None,
-    ) -> Float[Tensor, "batch queries dim"]:
-        """`bias` is added to the scores; `None` lets everything attend to everything."""
-        if context_BND is None:
-            q, k, v = self.qkv(x_BMD).chunk(3, dim=-1)
+        packing: Packing | None = None,
+        context_packing: Packing | None = None,
+    ) -> Rows:
+        """What each row takes from the others of its sample, or from those of the context.
+
+        Args:
+            bias: added to the scores; `None` lets everything attend to everything.
+            packing: of `x`, where it is packed; then the context is packed too.
+        """
+        if context is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
-            q, (k, v) = self.q(x_BMD), self.kv(context_BND).chunk(2, dim=-1)
+            q, (k, v) = self.q(x), self.kv(context).chunk(2, dim=-1)
+        if packing is not None:
+            keys = packing if context_packing is None else context_packing
+            q, k, v = packing.unpack(q), keys.unpack(k), keys.unpack(v)
         q, k, v = (self._split_heads(each) for each in (q, k, v))
         q, k = self.q_norm(q), self.k_norm(k)
         out = _attend(q, k, v, bias) if k.shape[2] else torch.zeros_like(q)
         if self.cross and bias is not None:  # where all is hidden there is nothing to add
             out = out.masked_fill((bias < 0).all(-1, keepdim=True), 0)
-        result: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        out = out.transpose(1, 2).flatten(2)
+        result: Tensor = self.proj(out if packing is None else packing.pack(out))
         return result
 
     def _split_heads(self, x: Tensor) -> Tensor:
@@ -145,10 +161,13 @@ class EncoderBlock(nn.Module):
         self.mlp = _mlp(config)
 
     def forward(
-        self, x_BND: Float[Tensor, "batch keys dim"], bias: Float[Tensor, "batch 1 _ keys"] | None
-    ) -> Float[Tensor, "batch keys dim"]:
-        x_BND = x_BND + self.attn(self.norm1(x_BND), bias=bias)
-        return torch.add(x_BND, self.mlp(self.norm2(x_BND)))
+        self,
+        x: Rows,
+        bias: Float[Tensor, "batch 1 _ keys"] | None,
+        packing: Packing | None = None,
+    ) -> Rows:
+        x = x + self.attn(self.norm1(x), bias=bias, packing=packing)
+        return torch.add(x, self.mlp(self.norm2(x)))
 
 
 class DecoderBlock(nn.Module):
@@ -166,12 +185,15 @@ class DecoderBlock(nn.Module):
 
     def forward(
         self,
-        y_BMD: Float[Tensor, "batch queries dim"],
-        context_BND: Float[Tensor, "batch keys dim"],
+        y: Rows,
+        context: Rows,
         self_bias: Float[Tensor, "batch 1 queries queries"],
         cross_bias: Float[Tensor, "batch 1 1 keys"] | None,
-    ) -> Float[Tensor, "batch queries dim"]:
-        y_BMD = y_BMD + self.self_attn(self.norm1(y_BMD), bias=self_bias)
-        context = self.context_norm(context_BND)
-        y_BMD = y_BMD + self.cross_attn(self.query_norm(y_BMD), context, cross_bias)
-        return torch.add(y_BMD, self.mlp(self.norm2(y_BMD)))
+        packing: Packing | None = None,
+        context_packing: Packing | None = None,
+    ) -> Rows:
+        y = y + self.self_attn(self.norm1(y), bias=self_bias, packing=packing)
+        y = y + self.cross_attn(
+            self.query_norm(y), self.context_norm(context), cross_bias, packing, context_packing
+        )
+        return torch.add(y, self.mlp(self.norm2(y)))

@@ -190,6 +190,9 @@ class TrainConfig(_Section):
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; default: all")
     compile: bool = Field(default=False, description="torch.compile the model and its loss")
+    packed: bool = Field(
+        default=False, description="leave padding out of the computation; for the faithful law"
+    )
     recompute: bool = Field(
         default=False, description="activation checkpointing: less memory, a third more work"
     )
@@ -204,6 +207,8 @@ class TrainConfig(_Section):
     def _possible(self) -> "TrainConfig":
         if self.optimizer == "muon" and self.sharding != "none":
             raise ValueError("muon needs whole matrices: take sharding none, or optimizer adamw")
+        if self.packed and self.compile:
+            raise ValueError("packed batches differ in shape, and cannot be compiled: take one")
         return self
 
     @property
@@ -214,7 +219,8 @@ class TrainConfig(_Section):
 
 _INCIDENTAL = (
     "root", "tokenizers", "out", "keep_checkpoints", "log_every", "checkpoint_every",
-    "pixel_cache_mib", "micro_batch", "device", "threads", "compile", "recompute", "sharding",
+    "pixel_cache_mib", "micro_batch", "device", "threads", "compile", "packed", "recompute",
+    "sharding",
     "tensorboard", "wandb",
 )  # fmt: skip
 

@@ -151,7 +151,7 @@ class _Trainer:
         found = checkpoint.load_last(config.out, self.model)
         self.state = found.state if found else State(0, 0.0)
         average = self._first_average(found)
-        self.model.recompute = config.recompute
+        self.model.recompute, self.model.packed = config.recompute, config.packed
         if config.compile:
             _compile(self.model, whole=process.count == 1)
         module = LossOf(self.model, config.loss)

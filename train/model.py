@@ -19,6 +19,7 @@ from fourmill.manifests.modalities import Masking
 from fourmill.train.blocks import BlockConfig, DecoderBlock, EncoderBlock, GatedMLP, norm
 from fourmill.train.domains import Domains
 from fourmill.train.embeddings import InputEmbedding, PositionTable, TokenTable
+from fourmill.train.packing import Packing
 from fourmill.train.selection import PADDING, Selection
 
 _HIDDEN = -1e30  # finite in float32 and bfloat16, and large enough to swallow any score
@@ -64,6 +65,7 @@ class FourM(nn.Module):
         self.domains = domains
         self.shape = shape
         self.recompute = False  # activations of blocks in the backward pass, to save memory
+        self.packed = False  # padding is left out of all that is computed row by row
         dim, share = shape.dim, shape.share_text_embeddings
         self.inputs = InputEmbedding(domains, dim, share)
         self.targets = TokenTable(domains, domains.targets, dim, share)
@@ -108,9 +110,12 @@ class FourM(nn.Module):
             emb = nn.functional.pad(emb, (0, 0, self.shape.registers, 0))
             is_padding = nn.functional.pad(is_padding, (self.shape.registers, 0))
         bias = _hide(is_padding[:, None, None, :], x_BND)
+        packing = Packing.of(~is_padding) if self.packed else None
+        x, emb = (each if packing is None else packing.pack(each) for each in (x_BND, emb))
         for block in self.encoder:
-            x_BND = self._through(block, x_BND, bias)
-        return self.decoder_proj_context(self.encoder_norm(x_BND)) + emb, bias
+            x = self._through(block, x, bias, packing)
+        context = self.decoder_proj_context(self.encoder_norm(x)) + emb
+        return (context if packing is None else packing.unpack(context)), bias
 
     def decode(
         self,
@@ -128,17 +133,25 @@ class FourM(nn.Module):
         emb = self.target_positions(modality, selection.target_position)
         y_BMD = content + self._with_modality(emb, self.modality_emb[-1], modality)
         bias = _hide(~self._may_attend(modality)[:, None], y_BMD)
+        packing = context_packing = None
+        y, context = y_BMD, context_BND
+        if self.packed and context_bias is not None:
+            packing, context_packing = (
+                Packing.of(~is_padding),
+                Packing.of(context_bias[:, 0, 0] == 0),
+            )
+            y, context = packing.pack(y_BMD), context_packing.pack(context_BND)
         for block in self.decoder:
-            y_BMD = self._through(block, y_BMD, context_BND, bias, context_bias)
-        result: Tensor = self.decoder_norm(y_BMD)
-        return result
+            y = self._through(block, y, context, bias, context_bias, packing, context_packing)
+        result: Tensor = self.decoder_norm(y)
+        return result if packing is None else packing.unpack(result)
 
     def logits(self, name: str, y: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Scores of all ids of a modality, of rows of the decoder's output."""
         vocab_size = self.domains.modality(name).vocab_size
         return nn.functional.linear(y, self.targets.heads()[name][:vocab_size])
 
-    def _through(self, block: nn.Module, *values: Tensor | None) -> Tensor:
+    def _through(self, block: nn.Module, *values: Tensor | Packing | None) -> Tensor:
         result: Tensor
         if self.recompute and torch.is_grad_enabled():
             result = checkpoint(block, *values, use_reentrant=False)

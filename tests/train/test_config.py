@@ -73,6 +73,7 @@ def test_mistakes_are_named_with_what_was_meant(tmp_path: Path, wrong: str, mess
         ("root: data/photos", "", "train.root is missing"),
         ("{preset", "[preset", "not YAML"),
         ("train:", "train:\n  optimizer: muon\n  sharding: fsdp", "muon needs whole matrices"),
+        ("train:", "train:\n  packed: true\n  compile: true", "cannot be compiled: take one"),
     ],
 )
 def test_mistakes_within_sections_are_named_too(

@@ -24,6 +24,7 @@ from fourmill.train.domains import Domains
 from fourmill.train.exchange import load_reference, reference_state, to_reference
 from fourmill.train.loss import compute_loss
 from fourmill.train.model import FourM, ModelShape
+from fourmill.train.selection import PADDING
 
 
 def batch_of(variant: str):
@@ -138,6 +139,22 @@ def test_activations_may_be_computed_again() -> None:
         gradients.append([each.grad for each in model.parameters()])
     for one, other in zip(*gradients, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_packed_samples_give_what_padded_ones_give(variant: str) -> None:
+    batch = batch_of(variant)
+    assert (batch.input_modality == PADDING).any()
+    assert (batch.target_modality == PADDING).any()
+    results = []
+    for packed in (False, True):
+        model = micro_model(variant)
+        model.packed = packed
+        loss = compute_loss(model, batch)
+        loss.total.backward()
+        results.append([loss.total.detach(), *(each.grad for each in model.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, one)
 
 
 COMPILED = """
