@@ -4,7 +4,7 @@ Shapes: B batch, K modalities.
 """
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from fourmill.train.counters import Keys, log_dirichlet
@@ -32,21 +32,22 @@ def faithful_budgets(
     return torch.minimum(budgets.scatter_add(1, winners, is_used.long()), room)
 
 
-def efficient_budgets(
+def efficient_shares(
     keys: Keys,
     stream: str,
     alpha: Float64[Tensor, "batch modalities"],
     total: Int64[Tensor, " batch"],
-    room: Budgets,
-) -> tuple[Budgets, Float64[Tensor, "batch modalities"]]:
-    """Shares as published, but what a modality has no room for goes to the others.
+    is_dear: Bool[Tensor, " modalities"],
+) -> Float64[Tensor, "batch modalities"]:
+    """Shares as published, by which `fill` gives what a modality has no room for to the others.
 
-    Returns:
-        Budgets, and the shares, with which `fill` gives away what turns up later.
+    Args:
+        is_dear: modalities that are left out where their share is less than one token: pixels,
+            which are not worth decoding a picture for.
     """
-    log_shares = log_dirichlet(keys, stream, alpha)[:, 0]
-    shares = torch.where(alpha > 0, log_shares.exp().clamp(min=1e-6), 0.0)
-    return fill(torch.zeros_like(room), shares, total, room), shares
+    shares = log_dirichlet(keys, stream, alpha)[:, 0].exp()
+    is_left_out = (alpha <= 0) | (is_dear & (shares * total[:, None] < 1))
+    return torch.where(is_left_out, 0.0, shares.clamp(min=1e-6))
 
 
 def fill(

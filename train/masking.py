@@ -8,13 +8,13 @@ cannot use to the grids that have room, so that next to nothing is padding.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Masking as Law
 from fourmill.train.batch import Batch, patches
-from fourmill.train.budgets import Budgets, efficient_budgets, faithful_budgets, fill
+from fourmill.train.budgets import Budgets, efficient_shares, faithful_budgets, fill
 from fourmill.train.config import MaskingConfig, Mixture
 from fourmill.train.counters import Keys, hashes, integers, sample_keys, uniforms
 from fourmill.train.domains import SEQUENCES, Domains
@@ -74,14 +74,51 @@ class Masking:
         }
         return Selection(*input_slots, *target_slots, continuous)
 
+    def wants_pixels(
+        self, sample: Int64[Tensor, " batch"], visit: Int64[Tensor, " batch"]
+    ) -> dict[str, Bool[Tensor, " batch"]]:
+        """By modality of pixels, which samples may show some: the others need not be decoded.
+
+        It follows from the keys alone. A loader that leaves the others out may call them not
+        `valid`: their masks are the same either way.
+        """
+        keys = sample_keys(self.seed, sample, visit)
+        component, total = self._draw_component(keys), self._total_inputs(keys)
+        if self.config.law == "faithful":
+            is_wanted = self._faithful_inputs(keys, component, total) > 0
+        else:
+            is_wanted = self._input_shares(keys, component, total) > 0
+        return {
+            each.name: is_wanted[:, index]
+            for index, each in enumerate(self.domains.modalities)
+            if each.masking is Law.PIXELS
+        }
+
+    def _total_inputs(self, keys: Keys) -> Int64[Tensor, " batch"]:
+        return integers(keys, "inputs", *self.config.input_range)
+
+    def _faithful_inputs(self, keys: Keys, component: Tensor, total: Tensor) -> Budgets:
+        """Budgets of inputs before any sample is looked at."""
+        alpha = self._input_alphas.to(keys.device)[component]
+        most = torch.tensor([m.max_tokens for m in self.domains.modalities], device=keys.device)
+        return faithful_budgets(keys, "input shares", alpha, total, most.expand(len(keys), -1))
+
+    def _input_shares(
+        self, keys: Keys, component: Tensor, total: Tensor
+    ) -> Float64[Tensor, "batch modalities"]:
+        alpha = self._input_alphas.to(keys.device)[component]
+        is_dear = torch.tensor(
+            [each.masking is Law.PIXELS for each in self.domains.modalities], device=keys.device
+        )
+        return efficient_shares(keys, "input shares", alpha, total, is_dear)
+
     def _draw(
         self, batch: Batch, keys: Keys, component: Tensor
     ) -> tuple[Budgets, Budgets, dict[str, Spans]]:
         """Budgets of grids, for inputs and targets, and masked sequences."""
         device = keys.device
-        input_alpha = self._input_alphas.to(device)[component]
         target_alpha = self._target_alphas.to(device)[component]
-        total_in = integers(keys, "inputs", *self.config.input_range)
+        total_in = self._total_inputs(keys)
         total_out = integers(keys, "targets", *self.config.target_range)
         length = self._lengths(batch, keys)
         grid = torch.tensor(
@@ -90,18 +127,18 @@ class Masking:
         if self.config.law == "faithful":
             most = torch.tensor([m.max_tokens for m in self.domains.modalities], device=device)
             room = torch.where(length > 0, most, 0)
-            inputs = faithful_budgets(keys, "input shares", input_alpha, total_in, room)
+            inputs = torch.minimum(self._faithful_inputs(keys, component, total_in), room)
             room = torch.where(grid, room - inputs, room)
             targets = faithful_budgets(keys, "target shares", target_alpha, total_out, room)
             spans = self._mask_sequences(batch, keys, component, inputs, targets)
             return inputs, targets, spans
-        inputs, input_shares = efficient_budgets(
-            keys, "input shares", input_alpha, total_in, length
-        )
+        input_shares = self._input_shares(keys, component, total_in)
+        inputs = fill(torch.zeros_like(length), input_shares, total_in, length)
         room = torch.where(grid, length - inputs, torch.where(length > 0, length + 2, 0))
-        targets, target_shares = efficient_budgets(
-            keys, "target shares", target_alpha, total_out, room
+        target_shares = efficient_shares(
+            keys, "target shares", target_alpha, total_out, torch.zeros_like(grid)
         )
+        targets = fill(torch.zeros_like(length), target_shares, total_out, room)
         spans = self._mask_sequences(batch, keys, component, inputs, targets)
         used_in, used_out = inputs * grid, targets * grid
         left_in = total_in - used_in.sum(1) - sum(each.input_length for each in spans.values())

@@ -117,6 +117,29 @@ def test_a_modality_that_a_sample_lacks_is_neither_input_nor_target(law: str) ->
         assert (selection.input_modality[~missing] == index).any()
 
 
+@pytest.mark.parametrize("law", ["faithful", "efficient"])
+@given(budget=st.integers(1, 400), first=st.integers(0, 10**12), alpha=st.sampled_from([0.1, 2.0]))
+@settings(deadline=None, max_examples=15)
+def test_pixels_that_nobody_wants_need_not_be_there(
+    law: str, budget: int, first: int, alpha: float
+) -> None:
+    batch = make_batch(40, first)
+    config = MaskingConfig(
+        law=law,  # type: ignore[arg-type]
+        input_tokens=(1, budget),
+        mixture=(*PIXELS_OR_ALL, Mixture(inputs={"*": alpha}), Mixture(inputs={"caption": 1})),
+    )
+    masking = Masking(DOMAINS, config, seed=3)
+    wanted = masking.wants_pixels(batch.sample, batch.visit)["rgb@224"]
+    assert not wanted.all()
+    seen = masking(batch)
+    assert not (seen.input_modality[~wanted] == DOMAINS.index("rgb@224")).any()
+    without = Batch(batch.sample, batch.visit, batch.tokens, {"rgb@224": wanted}, batch.pixels)
+    for name, value in vars(masking(without)).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, vars(seen)[name]), name
+
+
 def test_budgets_may_be_ranges() -> None:
     selection = mask("efficient", make_batch(300), input_tokens=(20, 60), target_tokens=(10, 30))
     inputs = (selection.input_modality != PADDING).sum(1)
