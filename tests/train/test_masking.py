@@ -14,7 +14,7 @@ from fourmill.train.batch import Batch, patches
 from fourmill.train.budgets import fill
 from fourmill.train.config import MaskingConfig, Mixture
 from fourmill.train.counters import integers, log_dirichlet, sample_keys, uniforms
-from fourmill.train.domains import Domains
+from fourmill.train.domains import SEQUENCES, Domains
 from fourmill.train.masking import Masking
 from fourmill.train.selection import PADDING, Selection
 from fourmill.train.spans import Keep, Spans, mask_spans
@@ -149,6 +149,21 @@ def test_budgets_may_be_ranges() -> None:
     assert (targets.min().item(), targets.max().item()) == (10, 30)
 
 
+def budgets_of(
+    domains: Domains, config: MaskingConfig, count: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Budgets of inputs and of targets by the published law, and components of the mixture."""
+    masking = Masking(domains, config, seed=0)
+    sample = torch.arange(count)
+    keys = sample_keys(0, sample, torch.zeros_like(sample))
+    component = masking._draw_component(keys)
+    inputs = masking._faithful_inputs(keys, component, masking._total_inputs(keys))
+    room = torch.tensor([each.max_tokens for each in domains.modalities]).expand(count, -1)
+    grid = torch.tensor([each.masking not in SEQUENCES for each in domains.modalities])
+    targets = masking._faithful_targets(keys, component, room - inputs * grid)
+    return inputs, targets, component
+
+
 def test_budgets_follow_the_law_of_the_reference() -> None:
     """Statistics of the 16 samples that the reference masked, against many of ours."""
     file = golden("model.npz")
@@ -160,11 +175,7 @@ def test_budgets_follow_the_law_of_the_reference() -> None:
             Mixture(inputs={"*": 0.5}, targets={"*": 0.5}),
         ),
     )
-    batch = make_batch(2000)
-    masking = Masking(domains, config, seed=0)
-    keys = sample_keys(0, batch.sample, batch.visit)
-    component = masking._draw_component(keys)
-    inputs, targets, _ = masking._draw(batch, keys, component)
+    inputs, targets, component = budgets_of(domains, config, 2000)
     for ours, theirs in ((inputs, file["budget/in"]), (targets, file["budget/tgt"])):
         for statistic in (lambda b: b.max(1), lambda b: (b == 0).sum(1), lambda b: b.std(1)):
             many, few = statistic(ours.numpy().astype(float)), statistic(theirs.astype(float))
@@ -179,7 +190,7 @@ def test_budgets_follow_the_law_of_the_reference() -> None:
 def test_shares_have_the_moments_of_a_dirichlet_distribution(alpha: list[float]) -> None:
     count = 20_000
     keys = sample_keys(1, torch.arange(count), torch.zeros(count, dtype=torch.int64))
-    shares = log_dirichlet(keys, "shares", torch.tensor([alpha] * count).double())[:, 0].exp()
+    shares = log_dirichlet(keys, "shares", torch.tensor([alpha] * count).double()).exp()
     total = sum(alpha)
     for part, value in enumerate(alpha):
         mean = value / total
@@ -231,7 +242,7 @@ def test_spans_and_inputs_make_up_the_sentence(
     sentence = [5000 + i for i in range(length)] + [EOS]
     spans = mask_one(sentence, budget_in, budget_out, keep, sample, in_chunks)
     seen = spans.input_token[0, : spans.input_length[0]].tolist()
-    asked = spans.target_token[0, : spans.target_length[0]].tolist()
+    asked = spans.target_token[0, spans.target_start[0] :][: spans.target_length[0]].tolist()
     assert len(seen) <= budget_in
     assert len(asked) <= budget_out
     whole = mask_one(sentence, budget_in, 100, keep, sample, in_chunks)
@@ -248,10 +259,11 @@ def test_spans_and_inputs_make_up_the_sentence(
 def mask_one(
     sentence: list[int], budget_in: int, budget_out: int, keep: Keep, sample: int, in_chunks: bool
 ) -> Spans:
-    token = torch.tensor([sentence + [0] * (32 - len(sentence))])
+    token = torch.tensor([sentence + [0] * (32 - len(sentence))], dtype=torch.int32)
     keys = sample_keys(0, torch.tensor([sample]), torch.tensor([0]))
     budgets = torch.tensor([budget_in]), torch.tensor([budget_out])
-    return mask_spans(keys, "caption", token, *budgets, torch.tensor([int(keep)]), in_chunks)
+    law = torch.tensor([int(keep)]), torch.tensor([in_chunks])
+    return mask_spans(keys, token, *budgets, *law)
 
 
 def is_sentinel(token: int) -> bool:
