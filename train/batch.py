@@ -28,7 +28,7 @@ class Batch:
     tokens: Mapping[str, Int[Tensor, "batch length"]]
     valid: Mapping[str, Bool[Tensor, " batch"]] = field(default_factory=dict)
     pixels: Mapping[str, UInt8[Tensor, "batch height width 3"]] = field(default_factory=dict)
-    vectors: Mapping[str, Float[Tensor, "batch length values"]] = field(default_factory=dict)
+    vectors: Mapping[str, Float[Tensor, "batch vectors values"]] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""

@@ -52,10 +52,13 @@ def short_hashes(
 ) -> Int32[Tensor, "*rows"]:
     """Hashes number `index` of keys, evenly over all int32."""
     x = index * _GOLDEN_32 + keys.int()
-    x = (x ^ _shift(x, 16, 32)) * _MIX_1_32
-    x = x ^ (keys >> 32).int()
-    x = (x ^ _shift(x, 15, 32)) * _MIX_2_32
-    return x ^ _shift(x, 16, 32)
+    x ^= _shift(x, 16, 32)
+    x *= _MIX_1_32
+    x ^= (keys >> 32).int()
+    x ^= _shift(x, 15, 32)
+    x *= _MIX_2_32
+    x ^= _shift(x, 16, 32)
+    return x
 
 
 def uniforms(keys: Keys, stream: str, count: int) -> Float64[Tensor, "batch {count}"]:
@@ -108,7 +111,7 @@ def _mix(x: Tensor) -> Tensor:
 
 def _shift(x: Tensor, by: int, bits: int = 64) -> Tensor:
     """Logical shift to the right: torch's own copies the sign."""
-    return (x >> by) & ((1 << (bits - by)) - 1)
+    return (x >> by).bitwise_and_((1 << (bits - by)) - 1)
 
 
 def _stream(name: str) -> int:
