@@ -97,21 +97,17 @@ def fill(
     """
     space = torch.where(shares > 0, room - budgets, 0)
     shares = torch.where(space > 0, shares, 0.0)
-    order = (space / shares).nan_to_num(0).argsort(1)
-    filled, weight = space.gather(1, order).cumsum(1), shares.gather(1, order).cumsum(1)
-    level = space.gather(1, order) / shares.gather(1, order)  # at which each of them is full
-    needed = filled + level.nan_to_num(0) * (weight[:, -1:] - weight)
-    is_full = (needed <= left[:, None]).cummin(1).values
-    last = is_full.sum(1, keepdim=True)
-    before = torch.nn.functional.pad
-    rest = left[:, None] - before(filled, (1, 0)).gather(1, last)
-    scale = rest / (weight[:, -1:] - before(weight, (1, 0)).gather(1, last))
-    rank = order.argsort(1)
-    even = (shares * scale.nan_to_num(0, 0, 0)).long()
-    added = torch.where(rank < last, space, torch.minimum(even, space))
-    over = left - added.sum(1)
-    is_open = added < space
-    winners = (
-        torch.where(is_open, shares, -1.0).argsort(dim=1, descending=True, stable=True).argsort(1)
-    )
-    return budgets + added + ((winners < over[:, None]) & is_open).long()
+    level = (space / shares).nan_to_num(0)  # tokens for each whole share at which one is full
+    is_later = level[:, None] > level[..., None]  # [batch, one, other]
+    until = torch.where(is_later, level[..., None] * shares[:, None], space[:, None]).sum(2)
+    is_full = until <= left[:, None]
+    rest = left - (space * is_full).sum(1)
+    even = shares * (rest / (shares * ~is_full).sum(1)).nan_to_num(0, 0)[:, None]
+    added = torch.where(is_full, space, torch.minimum(even.long(), space))
+    over = left - added.sum(1)  # fewer than there are open ones
+    open_shares = torch.where(is_full, 0.0, shares)
+    number = torch.arange(shares.shape[1], device=shares.device)
+    is_ahead = open_shares[:, None] > open_shares[..., None]
+    is_ahead |= (open_shares[:, None] == open_shares[..., None]) & (number < number[:, None])
+    wins = (is_ahead.sum(2) < over[:, None]) & (added < space)
+    return budgets + added + wins.long()

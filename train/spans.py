@@ -117,12 +117,12 @@ def _draw_kept(
     is_kept = torch.zeros_like(valid)
     if valid.device.type == "cpu" and not torch.compiler.is_compiling():
         rows = (budget > 0).nonzero()[:, 0]
-        for first in range(0, _ATTEMPTS, 4):
-            if not len(rows):
-                break
+        first, count = 0, 4
+        while len(rows) and first < _ATTEMPTS:
             parts = [each[rows] for each in (keys, valid, chunk, budget, chance)]
-            is_kept[rows], fits = _attempt(first, 4, *parts)
+            is_kept[rows], fits = _attempt(first, count, *parts)
             rows = rows[~fits]
+            first, count = first + count, first + count  # 4, 4, 8, 16, 32: ever fewer rows
         return is_kept
     is_open = budget > 0
     for first in range(0, _ATTEMPTS, 16):
