@@ -53,7 +53,7 @@ class Options:
     """
 
     samples: int = 2048
-    batch: int = 256
+    batch: int = 512
     repeats: int = 7
     json: bool = False
 
