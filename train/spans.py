@@ -28,7 +28,7 @@ _LEVELS = 2**16  # of probabilities: so each hash of 32 bits serves two attempts
 _STRIDE = 4096  # hashes for each pair of attempts; no sequence has as many tokens
 
 FIRST_ID = FIRST_NUMBER
-"""The first id that is no sentinel: whatever is masked needs ids from here on, or [EOS]."""
+"""The first id that no sentinel has: numbers from here on can stand for vectors."""
 
 
 class Keep(IntEnum):
