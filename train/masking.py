@@ -9,6 +9,7 @@ waits, and a compiler sees one graph.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -51,37 +52,14 @@ class Masking:
 
     def __call__(self, batch: Batch) -> Selection:
         """Inputs and targets: the same for a (sample, visit) whatever else is in the batch."""
-        tables = self._on(batch.sample.device)
         keys = sample_keys(self.seed, batch.sample, batch.visit)
         inputs, targets, spans = self._draw(batch, keys)
         sizes = [each.max_tokens for each in self._grids]
-        order = random_orders(split(keys, tables["grids"]), sizes)
-        token = self._grid_tokens(batch)
-
-        slots = deal(inputs, self.config.input_range[1])
-        value, _ = self._look_up(order, spans.input_token, slots, slots.rank)
-        is_grid, is_pixels, is_vector = (
-            slots.of(tables[name]) & slots.is_used for name in ("is_grid", "is_pixels", "is_vector")
+        order = random_orders(split(keys, self._on(keys.device)["grids"]), sizes)
+        drawn = _Drawn(inputs, targets, spans, order, self._grid_tokens(batch))
+        return Selection(
+            *self._input_slots(drawn), *self._target_slots(drawn), self._continuous(batch)
         )
-        vector = (value - FIRST_ID + 1).clamp(min=0)  # row 0 stands for a span of them
-        selected_inputs = (
-            slots.modality,
-            torch.where(is_grid, value, slots.rank),
-            torch.where(is_grid, self._on_grid(token, slots, value), value * ~is_vector),
-            torch.where(is_pixels, value, vector * is_vector),
-        )
-
-        slots = deal(targets, self.config.target_range[1])
-        begin = torch.where(tables["is_grid"], inputs, self._spread(spans.target_start))
-        read, label = self._look_up(order, spans.target_token, slots, slots.of(begin) + slots.rank)
-        is_grid = slots.of(tables["is_grid"]) & slots.is_used
-        selected_targets = (
-            slots.modality,
-            torch.where(is_grid, read, slots.rank),
-            torch.where(is_grid, 0, read),
-            torch.where(is_grid, self._on_grid(token, slots, read), label),
-        )
-        return Selection(*selected_inputs, *selected_targets, self._continuous(batch))
 
     def wants_pixels(
         self, sample: Int64[Tensor, " batch"], visit: Int64[Tensor, " batch"]
@@ -148,6 +126,37 @@ class Masking:
     def _draw_component(self, keys: Keys) -> Int64[Tensor, " batch"]:
         bounds = self._on(keys.device)["bounds"]
         return torch.searchsorted(bounds, uniforms(keys, "component", 1)[:, 0], right=True)
+
+    def _input_slots(self, drawn: "_Drawn") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Modality, position, token and source of each slot of the encoder."""
+        tables = self._on(drawn.order.device)
+        slots = deal(drawn.inputs, self.config.input_range[1])
+        value, _ = self._look_up(drawn.order, drawn.spans.input_token, slots, slots.rank)
+        is_grid, is_pixels, is_vector = (
+            slots.of(tables[name]) & slots.is_used for name in ("is_grid", "is_pixels", "is_vector")
+        )
+        vector = (value - FIRST_ID + 1).clamp(min=0)  # row 0 stands for a span of them
+        return (
+            slots.modality,
+            torch.where(is_grid, value, slots.rank),
+            torch.where(is_grid, self._on_grid(drawn.token, slots, value), value * ~is_vector),
+            torch.where(is_pixels, value, vector * is_vector),
+        )
+
+    def _target_slots(self, drawn: "_Drawn") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Modality, position, token and label of each slot of the decoder."""
+        tables = self._on(drawn.order.device)
+        slots = deal(drawn.targets, self.config.target_range[1])
+        start = self._spread(drawn.spans.target_start)
+        rank = slots.rank + slots.of(torch.where(tables["is_grid"], drawn.inputs, start))
+        read, label = self._look_up(drawn.order, drawn.spans.target_token, slots, rank)
+        is_grid = slots.of(tables["is_grid"]) & slots.is_used
+        return (
+            slots.modality,
+            torch.where(is_grid, read, slots.rank),
+            torch.where(is_grid, 0, read),
+            torch.where(is_grid, self._on_grid(drawn.token, slots, read), label),
+        )
 
     def _total_inputs(self, keys: Keys) -> Int64[Tensor, " batch"]:
         return integers(keys, "inputs", *self.config.input_range)
@@ -285,13 +294,10 @@ class Masking:
         target_alpha = _alphas(domains, domains.targets, mixture, "targets")
         weights = torch.tensor([each.weight for each in mixture]).double()
         names = [each.name for each in self._sequences]
-        starts = dict(
-            zip(
-                (each.name for each in self._grids),
-                accumulate((each.max_tokens for each in self._grids), initial=0),
-                strict=False,
-            )
-        )
+        ends = accumulate(each.max_tokens for each in self._grids)
+        starts = {
+            each.name: end - each.max_tokens for each, end in zip(self._grids, ends, strict=True)
+        }
         return {
             "bounds": (weights / weights.sum()).cumsum(0)[:-1],
             "input_alpha": input_alpha,
@@ -319,6 +325,23 @@ class Masking:
                 dtype=torch.int64,
             ),
         }
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What was drawn of a batch.
+
+    Attributes:
+        inputs: slots of each modality; `targets` likewise.
+        order: places of all grids, those that are inputs first, those that are targets next.
+        token: of all grids, by place.
+    """
+
+    inputs: Budgets
+    targets: Budgets
+    spans: Spans
+    order: Int32[Tensor, "batch places"]
+    token: Integer[Tensor, "batch columns"]
 
 
 def _alphas(
