@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 
@@ -15,9 +15,12 @@ class Batch:
     Attributes:
         sample: row of each sample in the snapshot: what masks are keyed by.
         visit: how many times it was seen before.
-        tokens: ids by modality; sequences end with zeros.
+        tokens: ids by modality; sequences end with zeros. Of a sequence of vectors, 1 for each
+            vector.
         valid: by modality, whether the sample has a label; all do where it is left out.
         pixels: by modality, the crop's pixels, 0..255.
+        vectors: by modality, the vectors that `tokens` has a 1 for; what stands elsewhere is
+            never looked at.
     """
 
     sample: Int64[Tensor, " batch"]
@@ -25,6 +28,7 @@ class Batch:
     tokens: Mapping[str, Int[Tensor, "batch length"]]
     valid: Mapping[str, Bool[Tensor, " batch"]] = field(default_factory=dict)
     pixels: Mapping[str, UInt8[Tensor, "batch height width 3"]] = field(default_factory=dict)
+    vectors: Mapping[str, Float[Tensor, "batch vectors values"]] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
@@ -34,7 +38,7 @@ class Batch:
 
         return Batch(
             self.sample.to(device), self.visit.to(device),
-            move(self.tokens), move(self.valid), move(self.pixels),
+            move(self.tokens), move(self.valid), move(self.pixels), move(self.vectors),
         )  # fmt: skip
 
 

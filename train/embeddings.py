@@ -127,7 +127,8 @@ class ContinuousProjection(nn.Module):
         """Embeddings of the slots of this modality, zero elsewhere."""
         is_mine = (modality == self.index)[..., None]
         width = rows.shape[-1]
-        chosen = rows.gather(1, source[..., None].expand(-1, -1, width))
+        source = torch.where(is_mine, source[..., None], 0)  # others may have more rows
+        chosen = rows.gather(1, source.expand(-1, -1, width))
         if chosen.dtype == torch.uint8:
             chosen = (chosen / 255 - self.mean) / self.std
         projected: Tensor = self.proj(chosen.to(self.proj.weight.dtype))

@@ -30,7 +30,8 @@ class Selection:
         target_token: the id that the decoder reads (sequences: the token before the label); 0 for
             grids, where a learned mask token stands.
         target_label: the id that it should predict.
-        continuous: by modality name, what its slots are rows of.
+        continuous: by modality name, what its slots are rows of; row 0 of vectors is zero, and
+            stands for a span that is masked.
     """
 
     input_modality: Int64[Tensor, "batch inputs"]

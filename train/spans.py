@@ -13,17 +13,22 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 from torch import Tensor
+from torch.nn import functional
 
-from fourmill.tokenize.vocabulary import EOS, NUM_BINS, number, sentinel
-from fourmill.train.counters import Keys, uniforms
+from fourmill.tokenize.vocabulary import EOS, FIRST_NUMBER, NUM_BINS, number, sentinel
+from fourmill.train.counters import short_hashes, uniforms
 
 _SENTINEL_0 = sentinel(0)  # [S_1] is the first that is used
 _FIRST_CHUNK = number(1, 0)  # v1=0 to v1=999 open a chunk
 _DECAY = 0.9  # of the probability to keep, each time that the input is too long
 _ATTEMPTS = 64  # then nothing is kept
-_BLOCK = 8  # attempts that are tried together: the mean is about three
+_LEVELS = 2**16  # of probabilities: so each hash of 32 bits serves two attempts
+_STRIDE = 4096  # hashes for each pair of attempts; no sequence has as many tokens
+
+FIRST_ID = FIRST_NUMBER
+"""The first id that no sentinel has: numbers from here on can stand for vectors."""
 
 
 class Keep(IntEnum):
@@ -36,22 +41,27 @@ class Keep(IntEnum):
 
 @dataclass(frozen=True)
 class Spans:
-    """A masked batch; only the first `input_length` and `target_length` columns mean anything."""
+    """Masked sequences.
 
-    input_token: Int64[Tensor, "batch inputs"]
-    input_length: Int64[Tensor, " batch"]
-    target_token: Int64[Tensor, "batch targets"]
-    target_length: Int64[Tensor, " batch"]
+    Attributes:
+        input_token: of which the first `input_length` mean anything.
+        target_token: of which `target_length` from `target_start` on are taken.
+    """
+
+    input_token: Int32[Tensor, "*rows inputs"]
+    input_length: Int64[Tensor, "*rows"]
+    target_token: Int32[Tensor, "*rows targets"]
+    target_start: Int64[Tensor, "*rows"]
+    target_length: Int64[Tensor, "*rows"]
 
 
 def mask_spans(
-    keys: Keys,
-    stream: str,
-    token: Int64[Tensor, "batch length"],
-    input_budget: Int64[Tensor, " batch"],
-    target_budget: Int64[Tensor, " batch"],
-    keep: Int64[Tensor, " batch"],
-    in_chunks: bool = False,
+    keys: Int64[Tensor, " rows"],
+    token: Int32[Tensor, "rows length"],
+    input_budget: Int64[Tensor, " rows"],
+    target_budget: Int64[Tensor, " rows"],
+    keep: Int64[Tensor, " rows"],
+    in_chunks: Bool[Tensor, " rows"],
 ) -> Spans:
     """Inputs of at most `input_budget` tokens, and targets of at most `target_budget`.
 
@@ -60,99 +70,103 @@ def mask_spans(
     from the first sentinel from which the rest fits.
 
     Args:
-        token: ids, 0 after the end.
-        keep: `Keep` of each sample.
+        keys: of the sequences.
+        token: ids, 0 after the end; what is masked does not depend on how many zeros there are.
+        keep: `Keep` of each.
         in_chunks: mask the chunks of `metadata` as wholes.
     """
     valid = token > 0
-    is_kept = _draw_kept(keys, stream, token, valid, input_budget, keep, in_chunks)
+    place = torch.arange(token.shape[1], device=token.device)
+    chunk = torch.where(in_chunks[:, None], _chunks(token), place).int()
+    is_kept = _draw_kept(keys, valid, chunk, input_budget, _chances(keys, keep))
     masked = valid & ~is_kept
-    opens = _run_starts(masked)
+    opens = masked & ~functional.pad(masked, (1, -1))
     run = opens.cumsum(1)
-    in_input = (valid & is_kept) | opens
+    mark = (_SENTINEL_0 + run).int()
+    in_input = is_kept | opens
     input_length = torch.where(input_budget > 0, in_input.sum(1), 0)
-    input_token = _gather_front(in_input, torch.where(opens, _SENTINEL_0 + run, token))
+    input_token = _gather_front(in_input, torch.where(opens, mark, token))
 
-    width = 2 * token.shape[1] + 1
+    width = token.shape[1] + 2  # each run but the first has a token before it that is kept
     target = token.new_zeros(len(token), width + 1)
-    place = masked.cumsum(1) + run - 1
-    target.scatter_(1, torch.where(masked, place, width), token)
-    target.scatter_(1, torch.where(opens, place - 1, width), _SENTINEL_0 + run)
-    num_runs = run[:, -1]
-    last = masked.sum(1) + num_runs
-    target.scatter_(1, last[:, None], (_SENTINEL_0 + num_runs + 1)[:, None])
+    column = masked.cumsum(1) + run - 1
+    target.scatter_(1, torch.where(masked, column, width), token)
+    target.scatter_(1, torch.where(opens, column - 1, width), mark)
+    last = masked.sum(1) + run[:, -1]
+    target.scatter_(1, last[:, None], mark[:, -1:] + 1)
     length = torch.where(valid.any(1), last + 1, 0)
-    start = _start(keys, stream, target, opens, place - 1, length, target_budget)
-    column = (start[:, None] + torch.arange(width, device=token.device)).clamp(max=width)
+    start = _start(keys, opens, run, column - 1, length, target_budget)
     taken = torch.minimum(length - start, target_budget)
-    return Spans(input_token, input_length, target.gather(1, column), taken)
+    return Spans(input_token, input_length, target[:, :-1], start, taken)
+
+
+def _chances(keys: Tensor, keep: Tensor) -> Float64[Tensor, " rows"]:
+    chance = uniforms(keys, "keep", 1)[:, 0]
+    chance = torch.where(keep == Keep.BINARY.value, chance.round(), chance)
+    return torch.where(keep == Keep.ALL.value, 1.0, chance)
 
 
 def _draw_kept(
-    keys: Keys,
-    stream: str,
-    token: Tensor,
-    valid: Tensor,
-    budget: Tensor,
-    keep: Tensor,
-    in_chunks: bool,
-) -> Bool[Tensor, "batch length"]:
-    length = token.shape[1]
-    chance = uniforms(keys, f"{stream} keep", 1)[:, 0]
-    chance = torch.where(keep == Keep.BINARY, chance.round(), chance)
-    chance = torch.where(keep == Keep.ALL, 1.0, chance)
+    keys: Tensor, valid: Tensor, chunk: Tensor, budget: Tensor, chance: Tensor
+) -> Bool[Tensor, "rows length"]:
+    """What the first attempt keeps that fits; nothing where there is no budget.
+
+    On a CPU the rows that are done are left out of further attempts. Elsewhere nobody looks at
+    how many they are: all rows make all attempts.
+    """
     is_kept = torch.zeros_like(valid)
-    for first in range(0, _ATTEMPTS, _BLOCK):
-        rows = (budget > 0).nonzero().squeeze(1)
-        if not len(rows):
-            break
-        noise = uniforms(keys[rows], f"{stream} spans", _BLOCK * length, first * length)
-        noise = noise.view(len(rows), _BLOCK, length)
-        if in_chunks:
-            chunk = _chunks(token[rows])
-            noise = noise.gather(2, chunk[:, None].expand(-1, _BLOCK, -1))
-        decay = _DECAY ** torch.arange(first, first + _BLOCK, device=token.device)
-        kept = noise < (chance[rows, None] * decay)[..., None]
-        here = valid[rows][:, None]
-        masked = here & ~kept
-        lengths = (here & kept).sum(2) + _run_starts(masked).sum(2)
-        fits = lengths <= budget[rows, None]
-        choice = fits.to(torch.uint8).argmax(1)
-        done = fits.any(1)
-        chosen = kept[torch.arange(len(rows), device=rows.device), choice]
-        is_kept[rows[done]] = chosen[done]
-        budget = budget.index_fill(0, rows[done], 0)
+    if valid.device.type == "cpu" and not torch.compiler.is_compiling():
+        rows = (budget > 0).nonzero()[:, 0]
+        first, count = 0, 4
+        while len(rows) and first < _ATTEMPTS:
+            parts = [each[rows] for each in (keys, valid, chunk, budget, chance)]
+            is_kept[rows], fits = _attempt(first, count, *parts)
+            rows = rows[~fits]
+            first, count = first + count, first + count  # 4, 4, 8, 16, 32: ever fewer rows
+        return is_kept
+    is_open = budget > 0
+    for first in range(0, _ATTEMPTS, 16):
+        kept, fits = _attempt(first, 16, keys, valid, chunk, budget, chance)
+        is_kept = is_kept | (kept & is_open[:, None])
+        is_open = is_open & ~fits
     return is_kept
 
 
+def _attempt(
+    first: int, count: int,
+    keys: Tensor, valid: Tensor, chunk: Tensor, budget: Tensor, chance: Tensor,
+) -> tuple[Bool[Tensor, "rows length"], Bool[Tensor, " rows"]]:  # fmt: skip
+    """What the first of attempts `first` to `first + count` that fits keeps, and if one does."""
+    rows, length = valid.shape
+    attempt = torch.arange(first, first + count, device=keys.device)
+    pair = attempt[::2, None].int() // 2 * _STRIDE
+    noise = short_hashes(keys[:, None, None], pair + chunk[:, None])
+    noise = torch.stack([noise & (_LEVELS - 1), (noise >> 16) & (_LEVELS - 1)], 2)
+    level = (chance[:, None] * _DECAY**attempt * _LEVELS).ceil().int()
+    masked = (noise.view(rows, count, length) >= level[..., None]) & valid[:, None]
+    followed = masked[..., 1:] & masked[..., :-1]  # a run is as long as one token in the input
+    lengths = valid.sum(1)[:, None] - followed.sum(2, dtype=torch.int32)
+    fits = lengths <= budget[:, None]
+    choice = fits.to(torch.uint8).argmax(1)
+    chosen = masked.gather(1, choice[:, None, None].expand(-1, -1, length))[:, 0]
+    is_any = fits.any(1)
+    return valid & ~chosen & is_any[:, None], is_any
+
+
 def _start(
-    keys: Keys,
-    stream: str,
-    target: Tensor,
-    opens: Tensor,
-    sentinel_place: Tensor,
-    length: Tensor,
-    budget: Tensor,
-) -> Int64[Tensor, " batch"]:
+    keys: Tensor, opens: Tensor, run: Tensor, sentinel_place: Tensor, length: Tensor, budget: Tensor
+) -> Int64[Tensor, " rows"]:
     """Where in the target sequence the part that is taken begins."""
-    beyond = target.shape[1]
-    places = torch.where(opens, sentinel_place, beyond).sort(1).values
-    count = opens.sum(1)
-    chosen = (uniforms(keys, f"{stream} start", 1)[:, 0] * count).long()
-    drawn = places.gather(1, chosen[:, None])[:, 0]
-    fits = (length[:, None] - places <= budget[:, None]) & (places < beyond)
+    chosen = (uniforms(keys, "start", 1)[:, 0] * run[:, -1]).long() + 1
+    drawn = torch.where(opens & (run == chosen[:, None]), sentinel_place, 0).sum(1)
     last = (length - 1).clamp(min=0)  # the closing sentinel, from which the rest always fits
-    earliest = torch.where(fits, places, last[:, None]).amin(1)
+    fits = opens & (length[:, None] - sentinel_place <= budget[:, None])
+    earliest = torch.where(fits, sentinel_place, last[:, None]).amin(1)
     start = torch.where(length - drawn < budget, earliest, drawn)
     return torch.where(length > budget, start, 0)
 
 
-def _run_starts(masked: Tensor) -> Tensor:
-    before = torch.nn.functional.pad(masked, (1, -1))
-    return masked & ~before
-
-
-def _chunks(token: Int64[Tensor, "batch length"]) -> Int64[Tensor, "batch length"]:
+def _chunks(token: Int32[Tensor, "rows length"]) -> Int64[Tensor, "rows length"]:
     """Number of the chunk that each token is in."""
     is_type = (token >= _FIRST_CHUNK) & (token < _FIRST_CHUNK + NUM_BINS)
     opens = is_type | (token == EOS)
