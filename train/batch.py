@@ -37,7 +37,7 @@ class Batch:
             return {name: each.to(device, non_blocking=True) for name, each in values.items()}
 
         return Batch(
-            self.sample.to(device), self.visit.to(device),
+            self.sample.to(device, non_blocking=True), self.visit.to(device, non_blocking=True),
             move(self.tokens), move(self.valid), move(self.pixels), move(self.vectors),
         )  # fmt: skip
 

@@ -16,7 +16,13 @@ from fourmill.train.packing import Packing
 Rows = Float[Tensor, "batch _ dim"] | Float[Tensor, "_ dim"]
 """Slots of samples, or packed: what holds something of all samples, one after the other."""
 
-_ALIGNMENT = 32  # gated hidden sizes are padded with zeros to a multiple, for matrix units
+_WIDE = 1024
+
+
+def aligned(hidden: int) -> int:
+    """A hidden width that matrix units take well: what is more is filled with zeros."""
+    step = 64 if hidden >= _WIDE else 32
+    return -(-hidden // step) * step
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class GatedMLP(nn.Module):
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         self.hidden = config.hidden
-        padded = -(-config.hidden // _ALIGNMENT) * _ALIGNMENT
+        padded = aligned(config.hidden)
         self.gate_up = nn.Linear(config.dim, 2 * padded, config.bias)
         self.fc2 = nn.Linear(padded, config.dim, config.bias)
 

@@ -40,35 +40,41 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weight_VD: Tensor, label_T: Tensor, size: int) -> Tensor:
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        x_gradient = torch.empty_like(x_TD) if needs_x else None
-        weight_gradient = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
         total = x_TD.new_zeros((), dtype=torch.float32)
-        for first in range(0, len(x_TD), size):
-            rows = slice(first, first + size)
-            label = label_T[rows, None]
-            logits = (x_TD[rows] @ weight_VD.T).float()
-            norm = logits.logsumexp(1, keepdim=True)
-            total += (norm - logits.gather(1, label)).sum()
-            if x_gradient is None and weight_gradient is None:
-                continue
-            surprise = logits.sub_(norm).exp_()  # what is predicted, less what is right
-            surprise.scatter_add_(1, label, torch.full_like(norm, -1.0))
-            surprise = surprise.to(x_TD.dtype)
-            if x_gradient is not None:
-                torch.mm(surprise, weight_VD, out=x_gradient[rows])
-            if weight_gradient is not None:
-                weight_gradient += surprise.T @ x_TD[rows]
-        ctx.dtype = weight_VD.dtype
-        ctx.save_for_backward(x_gradient, weight_gradient)
+        x_gradients: list[Tensor] = []
+        weight_gradient: Tensor | None = None
+        parts = zip(torch.split(x_TD, size), torch.split(label_T, size), strict=True)
+        for x_CD, label_C in parts:
+            odds_CV = (x_CD @ weight_VD.T).float()
+            right_C = odds_CV.gather(1, label_C[:, None])[:, 0]
+            top_C = odds_CV.amax(1)
+            odds_CV.sub_(top_C[:, None]).exp_()
+            sum_C = odds_CV.sum(1)
+            total += (sum_C.log() + top_C - right_C).sum()
+            # the gradient is probabilities less what is right: odds / sum - 1 at the label. The
+            # difference is taken in float32; the division is left to what is smaller than logits
+            odds_CV.scatter_add_(1, label_C[:, None], -sum_C[:, None])
+            wrong_CV, share_C1 = odds_CV.to(x_TD.dtype), sum_C.reciprocal()[:, None]
+            if needs_x:
+                x_gradients.append((wrong_CV @ weight_VD) * share_C1)
+            if needs_weight:
+                found_VD = (wrong_CV.T @ (x_CD * share_C1).to(x_TD.dtype)).float()
+                weight_gradient = (
+                    found_VD if weight_gradient is None else weight_gradient + found_VD
+                )
+        ctx.gradients = torch.cat(x_gradients) if x_gradients else None, weight_gradient
+        ctx.types = x_TD.dtype, weight_VD.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        x_gradient, weight_gradient = ctx.saved_tensors
+        # used up: they are scaled in place, for that of the weight is large
+        x_gradient, weight_gradient = ctx.gradients
+        del ctx.gradients
+        x_type, weight_type = ctx.types
         return (
-            None if x_gradient is None else x_gradient * gradient.to(x_gradient.dtype),
-            None if weight_gradient is None else (weight_gradient * gradient).to(ctx.dtype),
+            None if x_gradient is None else x_gradient.mul_(gradients[0]).to(x_type),
+            None if weight_gradient is None else weight_gradient.mul_(gradients[0]).to(weight_type),
             None,
             None,
         )

@@ -13,8 +13,9 @@ from fourmill.train.blocks import BlockConfig
 from fourmill.train.domains import CONTINUOUS, Domains, continuous_width
 from fourmill.train.model import ModelShape
 
-_PEAKS = {"H100": 989e12, "A100": 312e12}
-"""Dense bfloat16 products a second, as their maker gives them (SXM)."""
+_PEAKS = {"H100 80GB HBM3": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bfloat16 operations a second by part of a device's name, as their maker gives them; of
+H100s those with SXM."""
 
 
 @dataclass(frozen=True)

@@ -200,10 +200,13 @@ class _Trainer:
                 if is_told:
                     loss = self._tell(done, told, self.state.seconds + seconds)
                     told = (done, time.monotonic())
+                computed = time.monotonic()
                 if is_judged:
                     val_loss = self._judge(done)
                 if is_saved:
                     self._save(State(done, self.state.seconds + seconds, val_loss))
+                # the speed is that of training, without what is judged and saved
+                told = (told[0], told[1] + time.monotonic() - computed)
                 if on_progress is not None and process.is_first:
                     on_progress(Progress(done, config.steps, rate, loss))
 

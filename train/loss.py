@@ -36,9 +36,8 @@ class Loss:
 
 def count_targets(domains: Domains, selection: Selection) -> Int64[Tensor, " modalities"]:
     """Targets by modality, in the order of `Domains.targets`."""
-    every = torch.arange(len(domains.modalities), device=selection.target_modality.device)
-    counts = (selection.target_modality.flatten()[:, None] == every).sum(0)
-    return counts[[domains.index(name) for name in domains.targets]]
+    flat = selection.target_modality.flatten()
+    return torch.stack([(flat == domains.index(name)).sum() for name in domains.targets])
 
 
 def weigh(
@@ -62,7 +61,7 @@ def weigh(
     means = sums / counts.clamp(min=1)
     if weighting == "token_vocab":
         sizes = [domains.modality(name).vocab_size for name in domains.targets]
-        weights = counts * torch.tensor(sizes, device=counts.device)
+        weights = torch.stack([n * size for n, size in zip(counts.unbind(), sizes, strict=True)])
         return (means * weights).sum() / weights.sum().clamp(min=1)
     return means.mean()
 

@@ -154,7 +154,7 @@ class FourM(nn.Module):
     def _through(self, block: nn.Module, *values: Tensor | Packing | None) -> Tensor:
         result: Tensor
         if self.recompute and torch.is_grad_enabled():
-            result = checkpoint(block, *values, use_reentrant=False)
+            result = checkpoint(block, *values, use_reentrant=False, preserve_rng_state=False)
         else:
             result = block(*values)
         return result

@@ -38,6 +38,20 @@ def test_in_bfloat16_sums_are_in_float32() -> None:
     assert x.grad.dtype == torch.float32
 
 
+def test_gradients_of_what_is_sure_stay_exact_in_bfloat16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(50, 64, generator=generator).bfloat16().float().requires_grad_()
+    label = torch.randint(50, (64,), generator=generator)
+    x = (0.15 * weight.detach()[label]).bfloat16().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = summed_cross_entropy(x, weight, label)
+    found = torch.autograd.grad(loss, (x, weight))
+    exact = F.cross_entropy(x.double() @ weight.double().T, label, reduction="sum")
+    assert float(exact.detach()) < 0.1 * len(label)
+    for one, other in zip(found, torch.autograd.grad(exact, (x, weight)), strict=True):
+        assert (one - other).norm() < 0.03 * other.norm()
+
+
 def test_without_gradients_nothing_is_kept() -> None:
     x, weight, label = problem(64)
     with torch.no_grad():
