@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.train import saving
-from fourmill.train.exchange import load_reference, reference_state
+from fourmill.train.described import reference_config
+from fourmill.train.exchange import as_named_by, load_reference, reference_state
 from fourmill.train.model import FourM
 from fourmill.train.saving import Contents, State
 
@@ -86,30 +87,4 @@ def load_weights(place: Path, model: FourM) -> None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    load_reference(model, state, str(path))
-
-
-def reference_config(model: FourM) -> dict[str, str]:
-    """The model's configuration as the reference writes it into a file's metadata."""
-    shape, domains = model.shape, model.domains
-    grids = [each for each in domains.modalities if each.input_size]
-    values = {
-        "domains_in": list(domains.inputs),
-        "domains_out": list(domains.targets),
-        "image_size": max((each.input_size for each in grids), default=224),
-        "patch_size": max((each.patch_size for each in grids), default=16),
-        "dim": shape.dim,
-        "encoder_depth": shape.encoder_depth,
-        "decoder_depth": shape.decoder_depth,
-        "num_heads": shape.heads,
-        "mlp_ratio": shape.mlp_ratio,
-        "qkv_bias": shape.bias,
-        "proj_bias": shape.bias,
-        "mlp_bias": shape.bias,
-        "norm_bias": shape.bias,
-        "act_layer": "SiLU" if shape.gated else "GELU",
-        "gated_mlp": shape.gated,
-        "qk_norm": shape.qk_norm,
-        "share_modality_embeddings": False,  # tied tensors are written out
-    }
-    return {name: str(value) for name, value in values.items()}
+    load_reference(model, as_named_by(model.domains, state), str(path))

@@ -158,6 +158,42 @@ def generate(
     say(f"wrote {out}")
 
 
+def convert(
+    source: Positional[str],
+    target: Positional[Path],
+    to: Literal["reference", "fourmill"] | None = None,
+    weights: Literal["model", "average"] = "model",
+    force: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Write a model of the reference implementation as one of ours, or one of ours as one of its.
+
+    Examples: `fourmill convert EPFL-VILAB/4M-7_B_CC12M weights/4m-7-b`,
+    `fourmill convert demo/work/builtin/run weights/mine.safetensors --to reference`.
+
+    Args:
+        source: a run, a checkpoint, a safetensors file, a folder as a hub has it, or a hub's id.
+        target: a file if it ends in .safetensors, else a folder.
+        to: whose layout; by default the one that the source does not have.
+        weights: average for the averages that a run with `ema` keeps.
+        force: replace a model that is there.
+        dry_run: say what would be written; nothing is fetched from a hub.
+        json: print what was done as JSON.
+    """
+    from fourmill.train import convert as work
+    from fourmill.train.published import hub_weights, open_published
+
+    hub = hub_weights(source)
+    if dry_run and hub is not None and hub.local_folder() is None:
+        tell_plan({"source": source, "fetch": str(hub), "target": str(target)}, json)
+        return
+    opened = open_published(source, weights)
+    layout = to or ("reference" if opened.is_ours else "fourmill")
+    act = work.plan_conversion if dry_run else work.convert
+    tell_plan(vars(act(opened, target, layout, force)), json)
+
+
 def _train(settings: TrainConfig, profiled_steps: int) -> None:
     from fourmill.train.loop import train as run_training
 

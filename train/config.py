@@ -141,6 +141,10 @@ class TrainConfig(_Section):
     )
     model: ModelConfig = ModelConfig()
     masking: MaskingConfig = MaskingConfig()
+    init_from: str | None = Field(
+        default=None,
+        description="checkpoint, run or hub id whose weights the run starts from",
+    )
     loss: Literal["mod_global", "mod_rank", "token", "token_vocab"] = Field(
         default="mod_global",
         description="mean over modalities, of the whole step or of each part of it (published "

@@ -4,17 +4,21 @@ The reference keeps one table per modality and one matrix per projection, and wr
 once for each name; here tables and projections are fused, and tied tensors are one.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modalities import Masking
+from fourmill.manifests.modalities import Masking, Modality
 from fourmill.train.blocks import GatedMLP
+from fourmill.train.domains import SEQUENCES, Domains
 from fourmill.train.model import FourM
 
 Names = dict[str, Tensor]
+
+_OF_A_MODALITY = re.compile(r"(encoder|decoder)_embeddings\.([^.]+)\.(.+)")
 
 
 def to_reference(model: FourM, values: Mapping[str, Tensor] | None = None) -> Names:
@@ -38,18 +42,7 @@ def reference_state(model: FourM, values: Mapping[str, Tensor] | None = None) ->
     Args:
         values: as in `to_reference`.
     """
-    state = to_reference(model, values)
-    domains = model.domains
-    for side, names, table in (
-        ("encoder", domains.inputs, model.input_positions),
-        ("decoder", domains.targets, model.target_positions),
-    ):
-        for name in names:
-            start, stop = table.ranges[name]
-            state.setdefault(_embedding(side, name, "pos_emb"), table.fixed[None, start:stop])
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.LayerNorm) and not model.shape.bias:
-            state[f"{name}.bias"] = torch.zeros_like(state[f"{name}.weight"])
+    state = fixed_tensors(model) | to_reference(model, values)
     # copies: files cannot hold views of one another
     return {
         name: value.detach().clone(memory_format=torch.contiguous_format)
@@ -57,19 +50,49 @@ def reference_state(model: FourM, values: Mapping[str, Tensor] | None = None) ->
     }
 
 
+def fixed_tensors(model: FourM) -> Names:
+    """What a checkpoint of the reference holds though no training changes it."""
+    domains = model.domains
+    fixed: Names = {}
+    for side, names, table in (
+        ("encoder", domains.inputs, model.input_positions),
+        ("decoder", domains.targets, model.target_positions),
+    ):
+        for name in names:
+            start, stop = table.ranges[name]
+            if name not in table.learned:
+                fixed[_embedding(side, name, "pos_emb")] = table.fixed[None, start:stop]
+    if not model.shape.bias:
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                fixed[f"{name}.bias"] = torch.zeros_like(module.weight)
+    return fixed
+
+
+def parameter_counts(model: FourM) -> tuple[int, int]:
+    """Numbers that are trained, each once and without padding; and those that are of no modality.
+
+    The second is the size that 4M's models go by.
+    """
+    views = to_reference(model).items()
+    blocks = sum(view.numel() for name, view in views if embedding_parts(name) is None)
+    of_modalities = tuple(_SPLITTERS)
+    others = [each for name, each in model.named_parameters() if name.startswith(of_modalities)]
+    return blocks + sum(each.numel() for each in others), blocks
+
+
 def load_reference(model: FourM, state: Mapping[str, Tensor], where: str = "checkpoint") -> None:
     """Set the model's parameters from a state with the reference's names.
 
-    Positions and zero biases that the architecture fixes are not needed, and are ignored.
+    Positions and zero biases that the architecture fixes need not be there.
 
     Raises:
-        ConfigError: a tensor is missing, unknown or of another shape, or tied ones differ; nothing
-            has been changed then.
+        ConfigError: a tensor is missing, unknown or of another shape, tied ones differ, or what the
+            architecture fixes has other values; nothing has been changed then.
     """
-    views = to_reference(model)
-    fixed = reference_state(model).keys() - views.keys()
+    views, fixed = to_reference(model), fixed_tensors(model)
     missing = sorted(views.keys() - state.keys())
-    unknown = sorted(state.keys() - views.keys() - fixed)
+    unknown = sorted(state.keys() - views.keys() - fixed.keys())
     if missing or unknown:
         raise ConfigError(
             f"{where}: not the weights of this model: {len(missing)} tensors are missing"
@@ -81,18 +104,76 @@ def load_reference(model: FourM, state: Mapping[str, Tensor], where: str = "chec
                 f"{where}: {name} has shape {tuple(state[name].shape)}, this model expects "
                 f"{tuple(view.shape)}"
             )
-    _refuse_untied(views, state, where)
+    refuse_untied(views, state, where)
+    refuse_other_constants(fixed, state, where)
     with torch.no_grad():
         for name, view in views.items():
             view.copy_(state[name])
 
 
-def _refuse_untied(views: Names, state: Mapping[str, Tensor], where: str) -> None:
+def reference_name(modality: Modality) -> str:
+    """What the reference calls it: the text of a dataset's `tok_caption` is its `caption`."""
+    is_text = modality.masking in SEQUENCES and modality.token_of is not None
+    return modality.token_of or modality.name if is_text else modality.name
+
+
+def rename_modalities(state: Mapping[str, Tensor], names: Mapping[str, str]) -> Names:
+    """The same tensors, of modalities that are called otherwise.
+
+    Args:
+        names: the new name by the old one; others stay.
+    """
+    return {
+        _embedding(parts[0], names.get(parts[1], parts[1]), parts[2]) if parts else key: value
+        for key, value in state.items()
+        for parts in [embedding_parts(key)]
+    }
+
+
+def as_named_by(domains: Domains, state: Mapping[str, Tensor]) -> Names:
+    """A state with the names of a model's modalities, where it has those of the reference."""
+    found = {parts[1] for parts in map(embedding_parts, state) if parts}
+    missing = [each for each in domains.modalities if each.name not in found]
+    return rename_modalities(state, {reference_name(each): each.name for each in missing})
+
+
+def embedding_parts(key: str) -> tuple[str, str, str] | None:
+    """Side, modality and the rest of the name of a tensor that belongs to a modality."""
+    found = _OF_A_MODALITY.fullmatch(key)
+    return (found[1], found[2], found[3]) if found else None
+
+
+def refuse_untied(views: Names, state: Mapping[str, Tensor], where: str) -> None:
+    """Refuse a state in which tensors differ that are one in the model.
+
+    Args:
+        views: of the model, under the reference's names.
+
+    Raises:
+        ConfigError: two that differ.
+    """
     seen: dict[tuple[int, torch.Size], str] = {}
     for name, view in views.items():
         twin = seen.setdefault((view.data_ptr(), view.shape), name)
         if twin != name and not torch.equal(state[name], state[twin]):
             raise ConfigError(f"{where}: {name} and {twin} differ, but this model ties them")
+
+
+def refuse_other_constants(fixed: Names, state: Mapping[str, Tensor], where: str) -> None:
+    """Refuse a state whose positions, or biases that are none, are not the architecture's.
+
+    Args:
+        fixed: of the model, from `fixed_tensors`.
+
+    Raises:
+        ConfigError: some differ by more than half precision explains.
+    """
+    for name, value in fixed.items():
+        found = state.get(name)
+        if found is None:
+            continue
+        if found.shape != value.shape or not torch.allclose(found.float(), value.cpu(), atol=1e-2):
+            raise ConfigError(f"{where}: {name} has other values than this model, which fixes it")
 
 
 def _first(names: list[str]) -> str:

@@ -37,12 +37,13 @@ from fourmill.train.parallel import LossOf, Spread
 from fourmill.train.plan import plan_run
 from fourmill.train.processes import Process, processes
 from fourmill.train.profiling import profiler
-from fourmill.train.progress import OnProgress, Progress
+from fourmill.train.progress import OnProgress, Progress, say
 from fourmill.train.saving import Saver, State, best_checkpoint
 from fourmill.train.selection import Selection
 from fourmill.train.speed import speed_of
 from fourmill.train.tensors import local, placed_as, swap, whole
 from fourmill.train.unigrams import unigram_losses
+from fourmill.train.warm import start_from
 
 _EVAL_SEED = 1_000_003  # of masks of the evaluation, which no training masks should share
 
@@ -149,6 +150,10 @@ class _Trainer:
         self.val_masking = Masking(run.domains, config.masking, config.seed + _EVAL_SEED)
         self.model = build_model(run.domains, config.model, config.seed).to(process.device)
         found = checkpoint.load_last(config.out, self.model)
+        if found is None and config.init_from is not None:
+            begun = start_from(config.init_from, self.model)
+            if process.is_first:
+                say(str(begun))
         self.state = found.state if found else State(0, 0.0)
         average = self._first_average(found)
         self.model.recompute, self.model.packed = config.recompute, config.packed
