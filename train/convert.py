@@ -7,14 +7,13 @@ of any modalities can be made from the file alone.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.train.checkpoint import WEIGHTS
@@ -26,7 +25,6 @@ from fourmill.train.described import (
     settings_of,
 )
 from fourmill.train.exchange import (
-    Names,
     fixed_tensors,
     parameter_counts,
     reference_state,
@@ -35,6 +33,7 @@ from fourmill.train.exchange import (
 )
 from fourmill.train.model import FourM
 from fourmill.train.published import Published
+from fourmill.train.tensor_files import write_tensors
 
 Layout = Literal["reference", "fourmill"]
 
@@ -102,30 +101,13 @@ def write_model(model: FourM, place: Path, to: Layout) -> None:
     metadata = reference_config(model, names) if to == "reference" else own_config(model)
     state = rename_modalities(reference_state(model), names)
     if place.suffix == ".safetensors":
-        _save(state, place, metadata)
+        write_tensors(state, place, metadata)
         return
     place.mkdir(parents=True)
-    _save(state, place / WEIGHTS, metadata)
+    write_tensors(state, place / WEIGHTS, metadata)
     if to == "reference":
         text = json.dumps(settings_of(model, names), indent=2)
         (place / _SETTINGS).write_text(text + "\n", encoding="utf-8")
-
-
-def _save(state: Names, file: Path, metadata: Mapping[str, str]) -> None:
-    """A file whose bytes depend on its content alone.
-
-    safetensors writes metadata in another order each time, so it is sorted in place: a header is
-    JSON behind its length, and may end in spaces.
-    """
-    save_file(state, file, dict(metadata))
-    with file.open("r+b") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) <= size:
-            stream.seek(8)
-            stream.write(text.ljust(size))
 
 
 def _refuse_place(target: Path, force: bool) -> None:

@@ -65,7 +65,8 @@ def fixed_tensors(model: FourM) -> Names:
     if not model.shape.bias:
         for name, module in model.named_modules():
             if isinstance(module, torch.nn.LayerNorm):
-                fixed[f"{name}.bias"] = torch.zeros_like(module.weight)
+                # whole, where the weight may be spread over processes
+                fixed[f"{name}.bias"] = torch.zeros(module.weight.shape)
     return fixed
 
 

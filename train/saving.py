@@ -19,11 +19,11 @@ from types import TracebackType
 from typing import TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import runs
+from fourmill.train.tensor_files import write_tensors
 
 _log = logging.getLogger(__name__)
 _Loaded = TypeVar("_Loaded")
@@ -153,7 +153,7 @@ def _write(out: Path, state: State, files: Mapping[str, Contents], keep: int) ->
     aside.mkdir(parents=True)
     try:
         for name, each in files.items():
-            save_file(dict(each.tensors), aside / name, dict(each.metadata))
+            write_tensors(each.tensors, aside / name, each.metadata)
         (aside / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         for path in aside.iterdir():
             _sync(path)

@@ -189,17 +189,17 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config()
-    write = saving.save_file
+    write = saving.write_tensors
 
-    def save_file(tensors, path, metadata) -> None:
+    def write_tensors(tensors, path, metadata) -> None:
         if "step-00000004" in str(path) and path.name == "optimizer.safetensors":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(tensors, path, metadata)
 
-    monkeypatch.setattr(saving, "save_file", save_file)
+    monkeypatch.setattr(saving, "write_tensors", write_tensors)
     with pytest.raises(TrainingError, match="the disk is full"):
         train(config)
-    monkeypatch.setattr(saving, "save_file", write)
+    monkeypatch.setattr(saving, "write_tensors", write)
     assert [each.name for each in (config.out / "checkpoints").iterdir()] == ["step-00000002"]
     train(config)
     assert runs.finished_steps(config.out) == config.steps
