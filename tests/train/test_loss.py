@@ -1,5 +1,6 @@
 """A step never asks its device for a value: it would have to wait until all is computed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tests.train.reference import DOMAINS, masked_batch, micro_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fourmill.train.loss import compute_loss, count_targets, weigh
+from fourmill.train.loss import compute_loss, count_targets
 
 ASKING = {"_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "unique"}
 
@@ -35,7 +36,18 @@ def test_forward_and_backward_ask_nothing(weighting: str) -> None:
 
 @pytest.mark.parametrize("weighting", ["mod_global", "token", "token_vocab"])
 def test_losses_of_parts_add_up(weighting: str) -> None:
-    sums, counts = torch.rand(2, 7) * 100, torch.randint(1, 50, (2, 7))
-    whole = weigh(DOMAINS, sums.sum(0), counts.sum(0), weighting)
-    parts = sum(weigh(DOMAINS, each, counts.sum(0), weighting) for each in sums)
-    torch.testing.assert_close(parts, whole)
+    model, batch = micro_model(), masked_batch()
+    tensors = {name: each for name, each in vars(batch).items() if isinstance(each, torch.Tensor)}
+    parts = [
+        replace(
+            batch,
+            **{name: each[rows] for name, each in tensors.items()},
+            continuous={name: each[rows] for name, each in batch.continuous.items()},
+        )
+        for rows in (slice(0, 5), slice(5, None))
+    ]
+    counts = count_targets(DOMAINS, batch)
+    whole = compute_loss(model, batch, weighting)
+    found = [compute_loss(model, each, weighting, counts) for each in parts]
+    torch.testing.assert_close(found[0].total + found[1].total, whole.total)
+    torch.testing.assert_close(found[0].sums + found[1].sums, whole.sums)
