@@ -301,6 +301,7 @@ class _Trainer:
         averaged = [self.average[name] for name in self.parameters] if self.average else []
         swap(weights, averaged)
         losses = self._evaluate()
+        self.spread.let_go()
         swap(weights, averaged)
         if self.log is not None:
             self.log.write("val", done, losses)

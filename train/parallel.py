@@ -66,6 +66,11 @@ class Spread:
         """Add gradients of a part's loss; of all processes the sum counts, not the mean."""
         torch.autograd.backward(total * self._process.count)
 
+    def let_go(self) -> None:
+        """Drop weights that were gathered: what a process changes of its part would not be seen."""
+        if isinstance(self._called, FSDPModule):
+            self._called.reshard()
+
     def part(self, is_last: bool) -> AbstractContextManager[Any]:
         """Around a part of a step: gradients are exchanged with the last one only."""
         if isinstance(self._called, DistributedDataParallel) and not is_last:

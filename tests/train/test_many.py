@@ -60,7 +60,9 @@ def in_processes(config: TrainConfig, folder: Path, *more: str) -> list[str]:
 def test_a_training_that_is_killed_goes_on_with_more_or_fewer_processes(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
-    options = {"steps": 40, "eval_every": 20, "checkpoint_every": 1, "micro_batch": 1}
+    options = {
+        "steps": 40, "eval_every": 5, "checkpoint_every": 1, "micro_batch": 1, "ema": 0.9,
+    }  # fmt: skip
     whole = make_config(out=tmp_path / "whole", **options | {"checkpoint_every": 40})
     train(whole)
     killed = make_config(out=tmp_path / "killed", **options)
