@@ -4,7 +4,7 @@ What the loader has given is one integer, the number of batches. Order, crops an
 it, so that a run that was killed goes on with the very batch that it would have had.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from fourmill.train.counters import hashes, integers, sample_keys
 from fourmill.train.data import Rows, TokenColumn
 from fourmill.train.domains import Domains
 from fourmill.train.pixels import PixelReader
+from fourmill.train.prefetch import Ahead
 
 
 class TokenLoader:
@@ -88,11 +89,10 @@ class TokenLoader:
         return self._read(rows, crop.numpy(), visits)
 
     def read_ahead(
-        self, parts: Iterator[Int64[np.ndarray, " batch"]], depth: int = 2
-    ) -> Iterator[Batch]:
-        """The samples at some positions after others."""
-        for each in parts:
-            yield self.at(each)
+        self, parts: Iterable[Int64[np.ndarray, " batch"]], depth: int = 2
+    ) -> Ahead[Int64[np.ndarray, " batch"], Batch]:
+        """The samples at some positions after others, made while the caller computes."""
+        return Ahead(self.at, parts, depth)
 
     def all(self) -> Iterator[Batch]:
         """Every sample once, in order, by its first crop, always with the same masks."""

@@ -59,6 +59,25 @@ def test_the_state_of_the_loader_is_one_number(dataset: Dataset) -> None:
     assert all(torch.equal(ahead.pixels[name], fresh.pixels[name]) for name in ahead.pixels)
 
 
+def test_what_is_read_ahead_is_what_is_read_step_by_step(dataset: Dataset) -> None:
+    loader = loader_of(dataset)
+    steps = [4 * number + np.arange(4) for number in range(5)]
+    shares = [step[rank::3] for step in steps for rank in range(3)]
+    ahead = loader.read_ahead(shares, depth=3)
+    parts = [next(ahead) for _ in shares]
+    with pytest.raises(StopIteration):
+        next(ahead)
+    for number in range(5):
+        whole = loader.batch(number)
+        for rank, part in enumerate(parts[3 * number : 3 * number + 3]):
+            assert torch.equal(part.sample, whole.sample[rank::3])
+            assert torch.equal(part.visit, whole.visit[rank::3])
+            for name, pixels in part.pixels.items():
+                assert torch.equal(pixels, whole.pixels[name][rank::3])
+            for name, tokens in part.tokens.items():
+                assert torch.equal(tokens, whole.tokens[name][rank::3])
+
+
 def test_pixels_and_tokens_show_the_same_crop(dataset: Dataset) -> None:
     loader = loader_of(dataset)
     seen = set()
