@@ -1,26 +1,37 @@
-"""Batches from a pinned snapshot: in an order that is a function of (seed, epoch), and no state.
+"""Batches from a pinned snapshot: in an order that is a function of (seed, position), and no state.
 
-What the loader has given is one integer, the number of batches. Order, crops and masks follow from
-it, so that a run that was killed goes on with the very batch that it would have had.
+What the loader has given is one integer, the number of positions. Samples, crops and masks follow
+from it: a run that was killed goes on with the very batch that it would have had, and any number of
+processes share the positions of a step out among them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Masking
+from fourmill.manifests.packages import cache_folder
 from fourmill.manifests.snapshots import Snapshot
+from fourmill.train.arrays import Column, Files, Numbers, Places, Rows, Tokens
 from fourmill.train.batch import Batch
-from fourmill.train.counters import hashes, integers, sample_keys
-from fourmill.train.data import Rows, TokenColumn
+from fourmill.train.cache import ShardCache
 from fourmill.train.domains import Domains
+from fourmill.train.order import Shuffle, below, hashed
 from fourmill.train.pixels import PixelReader
 from fourmill.train.prefetch import Ahead
+
+NeedsPixels: TypeAlias = Callable[[Batch], Mapping[str, Bool[Tensor, " batch"]]]
+"""Which samples of a batch, whose tokens are there, need which pixels; all where it is not said."""
+
+_CACHE_BYTES = 100 * 2**30  # of shards, unless told otherwise
 
 
 class TokenLoader:
@@ -30,9 +41,15 @@ class TokenLoader:
         seed: of the order, and of which crop of a sample is shown at which visit.
         cache_bytes: memory for decoded pixels.
         threads: that decode them.
+        cache: of shards in an object store; by default a folder of the user.
+        fraction: of the samples that are used: the same whatever the seed, and those of a smaller
+            fraction are among those of a larger one.
+        first_id: is added to the samples' ids.
 
     Raises:
-        ConfigError: the split is empty, or crops are not the same in number.
+        ConfigError: the split is empty, crops are not the same in number, or a version has other
+            numbers of tokens than its modality.
+        ShardError: a version's records are not of one size.
     """
 
     def __init__(
@@ -45,6 +62,9 @@ class TokenLoader:
         seed: int = 0,
         cache_bytes: int = 2**31,
         threads: int = 2,
+        cache: ShardCache | None = None,
+        fraction: float = 1.0,
+        first_id: int = 0,
     ) -> None:
         if split not in snapshot.splits:
             raise ConfigError(f"{dataset.url} has no split {split!r}: ingest it with held_out > 0")
@@ -54,88 +74,162 @@ class TokenLoader:
             raise ConfigError(f"{dataset.url}: the split {split!r} holds no samples")
         self.batch_size = batch_size
         self.seed = seed
+        self._first_id = first_id
+        self._choice = Shuffle(len(self._rows))
+        self._length = max(1, round(fraction * len(self._rows)))
+        self._order = Shuffle(self._length)
         pixels = [each for each in domains.modalities if each.masking is Masking.PIXELS]
         tokens = [each for each in domains.modalities if each.masking is not Masking.PIXELS]
-        self._columns = {each.name: TokenColumn(each, self._rows) for each in tokens}
+        self._cache = cache
+        self._versions = len(tokens) + 2 * bool(pixels)
+        self._tokens = {each.name: Tokens(each, self._files(each.name)) for each in tokens}
         self._threads = threads
         self._pixels = {
             each.name: self._pixel_reader(each.input_size, cache_bytes // len(pixels))
             for each in pixels
         }
         self.num_crops = self._count_crops()
-        self._order: tuple[int, Int64[np.ndarray, " rows"]] = (-1, np.zeros(0, np.int64))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._length
 
     @property
     def keys(self) -> list[str]:
-        """The samples' keys, row by row."""
-        shards = self._rows.shards(next(iter(self._columns)))
-        return [key for shard in shards for key in shard.keys]
+        """The samples' keys, in the order of `rows`."""
+        name = next(iter(self._tokens))
+        numbers = range(len(self._rows.shards))
+        keys = [key for each in numbers for key in self._rows.shard(name, each).keys]
+        return [keys[row] for row in self._chosen(np.arange(len(self))).tolist()]
 
     def batch(self, number: int) -> Batch:
         """Batch `number`, counted from 0 over all epochs; one may reach into the next epoch."""
         return self.at(number * self.batch_size + np.arange(self.batch_size))
 
-    def at(self, positions: Int64[np.ndarray, " batch"]) -> Batch:
-        """The samples at some positions, counted from 0 over all epochs."""
-        epochs, places = np.divmod(positions, len(self))
-        rows = np.empty_like(places)
-        for each in np.unique(epochs).tolist():
-            rows[epochs == each] = self._permutation(each)[places[epochs == each]]
-        ids, visits = torch.from_numpy(self._rows.ids[rows]), torch.from_numpy(epochs)
-        crop = integers(sample_keys(self.seed, ids, visits), "crop", 0, self.num_crops - 1)
-        return self._read(rows, crop.numpy(), visits)
+    def at(
+        self, positions: Int64[np.ndarray, " batch"], needs_pixels: NeedsPixels | None = None
+    ) -> Batch:
+        """The samples at some positions, counted from 0 over all epochs.
+
+        Raises:
+            ConfigError: tokens outside of their vocabulary.
+            ShardError: a shard is not what the manifest says.
+            StoreError: a store refuses, or cannot be reached.
+        """
+        places, visits = self._locate(positions)
+        ids = self._rows.ids(places)
+        crop = below(self.num_crops, hashed("crop", self.seed, ids, visits))
+        return self._read(places, crop, visits, needs_pixels)
 
     def read_ahead(
-        self, parts: Iterable[Int64[np.ndarray, " batch"]], depth: int = 2
-    ) -> Ahead[Int64[np.ndarray, " batch"], Batch]:
-        """The samples at some positions after others, made while the caller computes."""
-        return Ahead(self.at, parts, depth)
+        self,
+        parts: Iterable[NDArray[np.int64]],
+        depth: int = 2,
+        needs_pixels: NeedsPixels | None = None,
+    ) -> Ahead[NDArray[np.int64], Batch]:
+        """The samples at some positions after others, made while the caller computes.
+
+        Of an object store, shards of the next parts are fetched meanwhile.
+        """
+        return Ahead(lambda part: self.at(part, needs_pixels), self._announced(parts), depth)
 
     def all(self) -> Iterator[Batch]:
         """Every sample once, in order, by its first crop, always with the same masks."""
         for start in range(0, len(self), self.batch_size):
             yield self.rows(np.arange(start, min(start + self.batch_size, len(self))))
 
-    def rows(self, rows: NDArray[np.int64]) -> Batch:
+    def rows(self, rows: NDArray[np.int64], needs_pixels: NeedsPixels | None = None) -> Batch:
         """The first crops of some rows of the split."""
         zeros = np.zeros(len(rows), np.int64)
-        return self._read(rows, zeros, torch.from_numpy(zeros))
+        return self._read(self._rows.locate(self._chosen(rows)), zeros, zeros, needs_pixels)
 
     def images(self, rows: NDArray[np.int64], size: int) -> UInt8[np.ndarray, "batch size size 3"]:
         """The first crops of some rows as pixels, whether or not the model sees pixels."""
-        crops, _ = self._pixel_reader(size, 0).read(rows, np.zeros(len(rows), np.int64))
+        places = self._rows.locate(self._chosen(rows))
+        crops, _ = self._pixel_reader(size, 0).read(places, np.zeros(len(rows), np.int64))
         return crops
 
+    def check(self, most_bytes: int, part: int = 0, parts: int = 1) -> None:
+        """Read whole shards for what would else turn up in mid-training, as far as `most_bytes` go.
+
+        Shards of a store are compared with the manifest when they are fetched.
+
+        Args:
+            part: of `parts` that several processes check together.
+
+        Raises:
+            ConfigError: tokens outside of their vocabulary.
+            ShardError: a shard is not what the manifest says.
+        """
+        left = most_bytes
+        work: list[tuple[Callable[[int], None], int]] = []
+        checks = {each.column.files: each.check for each in self._tokens.values()}
+        for reader in self._pixels.values():
+            checks |= {files: files.verify for files in reader.files}
+        for shard in range(part, len(self._rows.shards), parts):
+            for files, check in checks.items():
+                left -= int(files.bytes[shard])
+                if files.is_local and left >= 0:
+                    work.append((check, shard))
+        with ThreadPoolExecutor(self._threads) as pool:
+            for each in [pool.submit(check, shard) for check, shard in work]:
+                each.result()
+
+    def _locate(self, positions: Numbers) -> tuple[Places, Numbers]:
+        visits, places = np.divmod(positions, len(self))
+        order = self._order(places, hashed("order", self.seed, visits))
+        return self._rows.locate(self._chosen(order)), visits
+
+    def _chosen(self, numbers: Numbers) -> Numbers:
+        """Rows of the split, of those that are used."""
+        if len(self) == len(self._rows):
+            return numbers
+        return self._choice(numbers, hashed("fraction", 0, np.zeros_like(numbers)))
+
+    def _announced(self, parts: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+        for each in parts:
+            places, _ = self._locate(each)
+            for tokens in self._tokens.values():
+                tokens.column.files.begin(places.shard)
+            yield each
+
+    def _files(self, modality: str) -> Files:
+        is_local = self._rows.shard(modality, 0).local_path is not None
+        if not is_local and self._cache is None:
+            self._cache = ShardCache(cache_folder() / "shards", _CACHE_BYTES)
+        return Files(self._rows, modality, self._cache, self._versions)
+
     def _pixel_reader(self, size: int, cache_bytes: int) -> PixelReader:
-        images, settings = self._rows.shards("rgb"), self._rows.shards("crop_settings")
-        return PixelReader(images, settings, self._rows.starts, size, cache_bytes, self._threads)
+        settings = Column(self._files("crop_settings"))
+        return PixelReader(self._files("rgb"), settings, size, cache_bytes, self._threads)
 
     def _read(
-        self, rows: NDArray[np.int64], crop: NDArray[np.int64], visits: torch.Tensor
+        self, places: Places, crop: Numbers, visits: Numbers, needs_pixels: NeedsPixels | None
     ) -> Batch:
         tokens, pixels, valid = {}, {}, {}
-        for name, column in self._columns.items():
-            values, is_valid = column.read(rows, crop)
-            tokens[name], valid[name] = torch.from_numpy(values), torch.from_numpy(is_valid)
+        for name, each in self._tokens.items():
+            tokens[name] = _tensor(each.read(places, crop))
+            valid[name] = _tensor(each.column.files.valid(places.rows))
+        ids = _tensor(self._rows.ids(places) + self._first_id)
+        if not self._pixels:
+            return Batch(ids, _tensor(visits), tokens, valid)
+        needed: Mapping[str, Tensor] = {}
+        if needs_pixels is not None:
+            needed = needs_pixels(Batch(ids, _tensor(visits), tokens, valid))
         for name, reader in self._pixels.items():
-            values, is_valid = reader.read(rows, crop)
-            pixels[name], valid[name] = torch.from_numpy(values), torch.from_numpy(is_valid)
-        return Batch(torch.from_numpy(self._rows.ids[rows]), visits, tokens, valid, pixels)
-
-    def _permutation(self, epoch: int) -> Int64[np.ndarray, " rows"]:
-        if self._order[0] != epoch:
-            key = sample_keys(self.seed, torch.tensor([epoch]), torch.tensor([0]))
-            order = hashes(key, "order", len(self))[0].argsort()
-            self._order = (epoch, order.numpy())
-        return self._order[1]
+            wanted = needed[name].numpy() if name in needed else None
+            values, is_valid = reader.read(places, crop, wanted)
+            pixels[name], valid[name] = _tensor(values), _tensor(is_valid)
+        return Batch(ids, _tensor(visits), tokens, valid, pixels)
 
     def _count_crops(self) -> int:
-        counts = {
-            name: column.num_crops for name, column in self._columns.items() if column.num_crops
-        }
-        if len(set(counts.values())) > 1:
-            raise ConfigError(f"modalities with different numbers of crops: {counts}")
-        return next(iter(counts.values()), 1)
+        counts = {name: each.column.num_crops for name, each in self._tokens.items()}
+        found = {name: count for name, count in counts.items() if count}
+        if len(set(found.values())) > 1:
+            raise ConfigError(f"modalities with different numbers of crops: {found}")
+        return next(iter(found.values()), 1)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """In memory from which a GPU can take it while the CPU goes on, where there is one."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
