@@ -107,6 +107,8 @@ class Files:
         count = len(rows.shards)
         is_local = not count or rows.shard(modality, 0).local_path is not None
         self._cache = None if is_local else cache
+        if self._cache is not None:
+            self._cache.folder.mkdir(parents=True, exist_ok=True)
         self._most = max(1, _MOST_MAPS // versions)
         self._lock = threading.Lock()
         self._maps: dict[int, NDArray[np.uint8]] = {}

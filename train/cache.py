@@ -27,7 +27,6 @@ class ShardCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
-        folder.mkdir(parents=True, exist_ok=True)
         self._pool = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
         self._lock = threading.Lock()
         self._begun: dict[str, Future[None]] = {}

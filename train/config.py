@@ -123,10 +123,25 @@ PRESETS: dict[str, dict[str, int]] = {
 """The published sizes."""
 
 
+class Source(_Section):
+    """One of several datasets."""
+
+    root: str = Field(description="dataset root, any fsspec URL")
+    weight: float = Field(default=1.0, gt=0, description="how often, relative to the others")
+
+
 class TrainConfig(_Section):
     """Everything `fourmill train` does."""
 
     root: str = Field(description="dataset root, any fsspec URL")
+    datasets: tuple[Source, ...] = Field(
+        default=(),
+        description="train on these, by weight; `root` then says what tokens are, and is evaluated "
+        "on; default: on `root`",
+    )
+    fraction: float = Field(
+        default=1.0, gt=0, le=1, description="of the samples that are trained on, always the same"
+    )
     tokenizers: Path = Field(description="folder of the trained tokenizers")
     out: Path = Field(description="folder of the run: checkpoints, metrics")
     inputs: tuple[str, ...] | None = Field(
@@ -206,6 +221,11 @@ class TrainConfig(_Section):
     tensorboard: bool = Field(default=False, description="write event files beside metrics.jsonl")
     wandb: str | None = Field(default=None, description="project of Weights & Biases to log to")
     pixel_cache_mib: int = Field(default=2048, ge=0, description="memory for decoded crops")
+    cache: Path | None = Field(
+        default=None,
+        description="folder for shards of object stores; default: in ~/.cache/fourmill",
+    )
+    cache_gib: float = Field(default=100.0, gt=0, description="most that it holds")
 
     @model_validator(mode="after")
     def _possible(self) -> "TrainConfig":
@@ -218,14 +238,14 @@ class TrainConfig(_Section):
     @property
     def identity(self) -> str:
         """SHA-256 of what decides the result: a run can be resumed with the same one only."""
-        return sha256_of(self.model_dump(mode="json", exclude=set(_INCIDENTAL)))
+        value = self.model_dump(mode="json", exclude=set(_INCIDENTAL))
+        return sha256_of(value | {"weights": [each.weight for each in self.datasets]})
 
 
 _INCIDENTAL = (
-    "root", "tokenizers", "out", "keep_checkpoints", "log_every", "checkpoint_every",
-    "pixel_cache_mib", "micro_batch", "device", "threads", "compile", "packed", "recompute",
-    "sharding",
-    "tensorboard", "wandb",
+    "root", "datasets", "tokenizers", "out", "keep_checkpoints", "log_every", "checkpoint_every",
+    "pixel_cache_mib", "cache", "cache_gib", "micro_batch", "device", "threads", "compile",
+    "packed", "recompute", "sharding", "tensorboard", "wandb",
 )  # fmt: skip
 
 

@@ -48,6 +48,32 @@ def domains_of(
     return Domains.of(every, chosen, list(targets) if targets is not None else list(tokens))
 
 
+def refuse_other_definitions(domains: Domains, snapshot: Snapshot, root: str) -> None:
+    """Refuse a dataset whose tokens do not mean what a run's do.
+
+    Raises:
+        UnknownNameError: it lacks a modality.
+        ConfigError: it defines one otherwise.
+    """
+    for modality in domains.modalities:
+        if modality.masking is Masking.PIXELS:
+            _pixels(modality.name, modality.patch_size, snapshot)
+            continue
+        if modality.name not in snapshot.modalities:
+            raise UnknownNameError(f"modality in {root}", modality.name, snapshot.modalities)
+        ours, theirs = modality.record(), snapshot.modalities[modality.name].definition.record()
+        differing = [
+            f"{field} is {theirs.get(field)!r}, not {ours.get(field)!r}"
+            for field in sorted(ours.keys() | theirs.keys())
+            if ours.get(field) != theirs.get(field)
+        ]
+        if differing:
+            raise ConfigError(
+                f"{root}: {modality.name} is not that of the other datasets: "
+                f"{'; '.join(differing)}: tokenize it again with the same tokenizer"
+            )
+
+
 def _pixels(name: str, patch: int, snapshot: Snapshot) -> Modality:
     for needed in ("rgb", "crop_settings"):
         if needed not in snapshot.modalities:

@@ -5,6 +5,7 @@ from it: a run that was killed goes on with the very batch that it would have ha
 processes share the positions of a step out among them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -31,10 +32,94 @@ from fourmill.train.prefetch import Ahead
 NeedsPixels: TypeAlias = Callable[[Batch], Mapping[str, Bool[Tensor, " batch"]]]
 """Which samples of a batch, whose tokens are there, need which pixels; all where it is not said."""
 
+CHECKED_BYTES = 2**31
+"""Of shards that are read whole before a training begins: some seconds."""
+
 _CACHE_BYTES = 100 * 2**30  # of shards, unless told otherwise
 
 
-class TokenLoader:
+class Loader(ABC):
+    """Samples by their positions, counted from 0 over all epochs.
+
+    Attributes:
+        batch_size: samples of a batch.
+        num_crops: of each sample.
+    """
+
+    batch_size: int
+    num_crops: int
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Samples."""
+
+    @property
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """The samples' keys, in the order of `rows`."""
+
+    @abstractmethod
+    def at(
+        self, positions: Int64[np.ndarray, " batch"], needs_pixels: NeedsPixels | None = None
+    ) -> Batch:
+        """The samples at some positions.
+
+        Raises:
+            ConfigError: tokens outside of their vocabulary.
+            ShardError: a shard is not what the manifest says.
+            StoreError: a store refuses, or cannot be reached.
+        """
+
+    @abstractmethod
+    def announce(self, positions: Int64[np.ndarray, " batch"]) -> None:
+        """Have shards of an object store fetched that `at` will need."""
+
+    @abstractmethod
+    def rows(
+        self, rows: Int64[np.ndarray, " batch"], needs_pixels: NeedsPixels | None = None
+    ) -> Batch:
+        """The first crops of some of the samples, in the order that they are stored in."""
+
+    @abstractmethod
+    def check(self, most_bytes: int = CHECKED_BYTES, part: int = 0, parts: int = 1) -> None:
+        """Read whole shards for what would else turn up in mid-training, as far as `most_bytes` go.
+
+        Shards of a store are compared with the manifest when they are fetched.
+
+        Args:
+            part: of `parts` that several processes check together.
+
+        Raises:
+            ConfigError: tokens outside of their vocabulary.
+            ShardError: a shard is not what the manifest says.
+        """
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number`, counted from 0 over all epochs; one may reach into the next epoch."""
+        return self.at(number * self.batch_size + np.arange(self.batch_size))
+
+    def all(self) -> Iterator[Batch]:
+        """Every sample once, in order, by its first crop, always with the same masks."""
+        for start in range(0, len(self), self.batch_size):
+            yield self.rows(np.arange(start, min(start + self.batch_size, len(self))))
+
+    def read_ahead(
+        self,
+        parts: Iterable[NDArray[np.int64]],
+        depth: int = 2,
+        needs_pixels: NeedsPixels | None = None,
+    ) -> Ahead[NDArray[np.int64], Batch]:
+        """The samples at some positions after others, made while the caller computes."""
+
+        def announced() -> Iterator[NDArray[np.int64]]:
+            for each in parts:
+                self.announce(each)
+                yield each
+
+        return Ahead(lambda part: self.at(part, needs_pixels), announced(), depth)
+
+
+class TokenLoader(Loader):
     """Samples of one split.
 
     Args:
@@ -95,50 +180,25 @@ class TokenLoader:
 
     @property
     def keys(self) -> list[str]:
-        """The samples' keys, in the order of `rows`."""
         name = next(iter(self._tokens))
         numbers = range(len(self._rows.shards))
         keys = [key for each in numbers for key in self._rows.shard(name, each).keys]
         return [keys[row] for row in self._chosen(np.arange(len(self))).tolist()]
 
-    def batch(self, number: int) -> Batch:
-        """Batch `number`, counted from 0 over all epochs; one may reach into the next epoch."""
-        return self.at(number * self.batch_size + np.arange(self.batch_size))
-
     def at(
         self, positions: Int64[np.ndarray, " batch"], needs_pixels: NeedsPixels | None = None
     ) -> Batch:
-        """The samples at some positions, counted from 0 over all epochs.
-
-        Raises:
-            ConfigError: tokens outside of their vocabulary.
-            ShardError: a shard is not what the manifest says.
-            StoreError: a store refuses, or cannot be reached.
-        """
         places, visits = self._locate(positions)
-        ids = self._rows.ids(places)
+        ids = self._rows.ids(places) + self._first_id
         crop = below(self.num_crops, hashed("crop", self.seed, ids, visits))
         return self._read(places, crop, visits, needs_pixels)
 
-    def read_ahead(
-        self,
-        parts: Iterable[NDArray[np.int64]],
-        depth: int = 2,
-        needs_pixels: NeedsPixels | None = None,
-    ) -> Ahead[NDArray[np.int64], Batch]:
-        """The samples at some positions after others, made while the caller computes.
+    def announce(self, positions: Numbers) -> None:
+        places, _ = self._locate(positions)
+        for tokens in self._tokens.values():
+            tokens.column.files.begin(places.shard)
 
-        Of an object store, shards of the next parts are fetched meanwhile.
-        """
-        return Ahead(lambda part: self.at(part, needs_pixels), self._announced(parts), depth)
-
-    def all(self) -> Iterator[Batch]:
-        """Every sample once, in order, by its first crop, always with the same masks."""
-        for start in range(0, len(self), self.batch_size):
-            yield self.rows(np.arange(start, min(start + self.batch_size, len(self))))
-
-    def rows(self, rows: NDArray[np.int64], needs_pixels: NeedsPixels | None = None) -> Batch:
-        """The first crops of some rows of the split."""
+    def rows(self, rows: Numbers, needs_pixels: NeedsPixels | None = None) -> Batch:
         zeros = np.zeros(len(rows), np.int64)
         return self._read(self._rows.locate(self._chosen(rows)), zeros, zeros, needs_pixels)
 
@@ -148,18 +208,7 @@ class TokenLoader:
         crops, _ = self._pixel_reader(size, 0).read(places, np.zeros(len(rows), np.int64))
         return crops
 
-    def check(self, most_bytes: int, part: int = 0, parts: int = 1) -> None:
-        """Read whole shards for what would else turn up in mid-training, as far as `most_bytes` go.
-
-        Shards of a store are compared with the manifest when they are fetched.
-
-        Args:
-            part: of `parts` that several processes check together.
-
-        Raises:
-            ConfigError: tokens outside of their vocabulary.
-            ShardError: a shard is not what the manifest says.
-        """
+    def check(self, most_bytes: int = CHECKED_BYTES, part: int = 0, parts: int = 1) -> None:
         left = most_bytes
         work: list[tuple[Callable[[int], None], int]] = []
         checks = {each.column.files: each.check for each in self._tokens.values()}
@@ -184,13 +233,6 @@ class TokenLoader:
         if len(self) == len(self._rows):
             return numbers
         return self._choice(numbers, hashed("fraction", 0, np.zeros_like(numbers)))
-
-    def _announced(self, parts: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
-        for each in parts:
-            places, _ = self._locate(each)
-            for tokens in self._tokens.values():
-                tokens.column.files.begin(places.shard)
-            yield each
 
     def _files(self, modality: str) -> Files:
         is_local = self._rows.shard(modality, 0).local_path is not None
