@@ -34,7 +34,6 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.modalities import modality, token_modality
 from fourmill.manifests.snapshots import Producer
 from fourmill.tokenize.crops import crop_settings
-from fourmill.train.batch import Batch
 from fourmill.train.data import domains_of
 from fourmill.train.domains import Domains
 from fourmill.train.loader import TokenLoader
@@ -139,8 +138,8 @@ class Bench:
         """Crops of JPEG images, where half of the samples need them, beside bare decoding."""
         count = self.options.pictures // 2
 
-        def half(batch: Batch) -> dict[str, torch.Tensor]:
-            return {f"rgb@{_CROP}": batch.sample % 2 == 0}
+        def half(sample: torch.Tensor, visit: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {f"rgb@{_CROP}": sample % 2 == 0}
 
         dataset = self._pictures
         domains = domains_of(dataset.head, [f"rgb@{_CROP}"], None, _PATCH)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,8 +29,8 @@ from fourmill.train.order import Shuffle, below, hashed
 from fourmill.train.pixels import PixelReader
 from fourmill.train.prefetch import Ahead
 
-NeedsPixels: TypeAlias = Callable[[Batch], Mapping[str, Bool[Tensor, " batch"]]]
-"""Which samples of a batch, whose tokens are there, need which pixels; all where it is not said."""
+WantsPixels: TypeAlias = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+"""Of samples and visits, which may show which pixels (`Masking.wants_pixels`): others get zeros."""
 
 CHECKED_BYTES = 2**31
 """Of shards that are read whole before a training begins: some seconds."""
@@ -60,7 +60,7 @@ class Loader(ABC):
 
     @abstractmethod
     def at(
-        self, positions: Int64[np.ndarray, " batch"], needs_pixels: NeedsPixels | None = None
+        self, positions: Int64[np.ndarray, " batch"], wants_pixels: WantsPixels | None = None
     ) -> Batch:
         """The samples at some positions.
 
@@ -76,7 +76,7 @@ class Loader(ABC):
 
     @abstractmethod
     def rows(
-        self, rows: Int64[np.ndarray, " batch"], needs_pixels: NeedsPixels | None = None
+        self, rows: Int64[np.ndarray, " batch"], wants_pixels: WantsPixels | None = None
     ) -> Batch:
         """The first crops of some of the samples, in the order that they are stored in."""
 
@@ -94,20 +94,21 @@ class Loader(ABC):
             ShardError: a shard is not what the manifest says.
         """
 
-    def batch(self, number: int) -> Batch:
+    def batch(self, number: int, wants_pixels: WantsPixels | None = None) -> Batch:
         """Batch `number`, counted from 0 over all epochs; one may reach into the next epoch."""
-        return self.at(number * self.batch_size + np.arange(self.batch_size))
+        return self.at(number * self.batch_size + np.arange(self.batch_size), wants_pixels)
 
-    def all(self) -> Iterator[Batch]:
+    def all(self, wants_pixels: WantsPixels | None = None) -> Iterator[Batch]:
         """Every sample once, in order, by its first crop, always with the same masks."""
         for start in range(0, len(self), self.batch_size):
-            yield self.rows(np.arange(start, min(start + self.batch_size, len(self))))
+            stop = min(start + self.batch_size, len(self))
+            yield self.rows(np.arange(start, stop), wants_pixels)
 
     def read_ahead(
         self,
         parts: Iterable[NDArray[np.int64]],
         depth: int = 2,
-        needs_pixels: NeedsPixels | None = None,
+        wants_pixels: WantsPixels | None = None,
     ) -> Ahead[NDArray[np.int64], Batch]:
         """The samples at some positions after others, made while the caller computes."""
 
@@ -116,7 +117,7 @@ class Loader(ABC):
                 self.announce(each)
                 yield each
 
-        return Ahead(lambda part: self.at(part, needs_pixels), announced(), depth)
+        return Ahead(lambda part: self.at(part, wants_pixels), announced(), depth)
 
 
 class TokenLoader(Loader):
@@ -186,21 +187,21 @@ class TokenLoader(Loader):
         return [keys[row] for row in self._chosen(np.arange(len(self))).tolist()]
 
     def at(
-        self, positions: Int64[np.ndarray, " batch"], needs_pixels: NeedsPixels | None = None
+        self, positions: Int64[np.ndarray, " batch"], wants_pixels: WantsPixels | None = None
     ) -> Batch:
         places, visits = self._locate(positions)
         ids = self._rows.ids(places) + self._first_id
         crop = below(self.num_crops, hashed("crop", self.seed, ids, visits))
-        return self._read(places, crop, visits, needs_pixels)
+        return self._read(places, crop, visits, wants_pixels)
 
     def announce(self, positions: Numbers) -> None:
         places, _ = self._locate(positions)
-        for tokens in self._tokens.values():
-            tokens.column.files.begin(places.shard)
+        for files in self._checks:
+            files.begin(places.shard)
 
-    def rows(self, rows: Numbers, needs_pixels: NeedsPixels | None = None) -> Batch:
+    def rows(self, rows: Numbers, wants_pixels: WantsPixels | None = None) -> Batch:
         zeros = np.zeros(len(rows), np.int64)
-        return self._read(self._rows.locate(self._chosen(rows)), zeros, zeros, needs_pixels)
+        return self._read(self._rows.locate(self._chosen(rows)), zeros, zeros, wants_pixels)
 
     def images(self, rows: NDArray[np.int64], size: int) -> UInt8[np.ndarray, "batch size size 3"]:
         """The first crops of some rows as pixels, whether or not the model sees pixels."""
@@ -211,17 +212,22 @@ class TokenLoader(Loader):
     def check(self, most_bytes: int = CHECKED_BYTES, part: int = 0, parts: int = 1) -> None:
         left = most_bytes
         work: list[tuple[Callable[[int], None], int]] = []
-        checks = {each.column.files: each.check for each in self._tokens.values()}
-        for reader in self._pixels.values():
-            checks |= {files: files.verify for files in reader.files}
         for shard in range(part, len(self._rows.shards), parts):
-            for files, check in checks.items():
+            for files, check in self._checks.items():
                 left -= int(files.bytes[shard])
                 if files.is_local and left >= 0:
                     work.append((check, shard))
         with ThreadPoolExecutor(self._threads) as pool:
             for each in [pool.submit(check, shard) for check, shard in work]:
                 each.result()
+
+    @property
+    def _checks(self) -> dict[Files, Callable[[int], None]]:
+        """All that is read, and what finds a broken shard of it."""
+        checks = {each.column.files: each.check for each in self._tokens.values()}
+        for reader in self._pixels.values():
+            checks |= {files: files.verify for files in reader.files}
+        return checks
 
     def _locate(self, positions: Numbers) -> tuple[Places, Numbers]:
         visits, places = np.divmod(positions, len(self))
@@ -245,23 +251,22 @@ class TokenLoader(Loader):
         return PixelReader(self._files("rgb"), settings, size, cache_bytes, self._threads)
 
     def _read(
-        self, places: Places, crop: Numbers, visits: Numbers, needs_pixels: NeedsPixels | None
+        self, places: Places, crop: Numbers, visits: Numbers, wants_pixels: WantsPixels | None
     ) -> Batch:
         tokens, pixels, valid = {}, {}, {}
         for name, each in self._tokens.items():
             tokens[name] = _tensor(each.read(places, crop))
             valid[name] = _tensor(each.column.files.valid(places.rows))
         ids = _tensor(self._rows.ids(places) + self._first_id)
-        if not self._pixels:
-            return Batch(ids, _tensor(visits), tokens, valid)
-        needed: Mapping[str, Tensor] = {}
-        if needs_pixels is not None:
-            needed = needs_pixels(Batch(ids, _tensor(visits), tokens, valid))
+        seen = _tensor(visits)
+        wants: Mapping[str, Tensor] = {}
+        if wants_pixels is not None and self._pixels:
+            wants = wants_pixels(ids, seen)
         for name, reader in self._pixels.items():
-            wanted = needed[name].numpy() if name in needed else None
+            wanted = wants[name].numpy() if name in wants else None
             values, is_valid = reader.read(places, crop, wanted)
             pixels[name], valid[name] = _tensor(values), _tensor(is_valid)
-        return Batch(ids, _tensor(visits), tokens, valid, pixels)
+        return Batch(ids, seen, tokens, valid, pixels)
 
     def _count_crops(self) -> int:
         counts = {name: each.column.num_crops for name, each in self._tokens.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from fourmill.manifests.errors import ConfigError
 from fourmill.train.arrays import Numbers
 from fourmill.train.batch import Batch
-from fourmill.train.loader import CHECKED_BYTES, Loader, NeedsPixels
+from fourmill.train.loader import CHECKED_BYTES, Loader, WantsPixels
 from fourmill.train.order import Shuffle, hashed
 
 BLOCK = 10_000
@@ -50,10 +51,10 @@ class MixedLoader(Loader):
     def keys(self) -> list[str]:
         return [key for each in self.loaders for key in each.keys]
 
-    def at(self, positions: Numbers, needs_pixels: NeedsPixels | None = None) -> Batch:
+    def at(self, positions: Numbers, wants_pixels: WantsPixels | None = None) -> Batch:
         which, inner = self._locate(positions)
         chosen = np.unique(which).tolist()
-        parts = [self.loaders[each].at(inner[which == each], needs_pixels) for each in chosen]
+        parts = [self.loaders[each].at(inner[which == each], wants_pixels) for each in chosen]
         return _joined(parts, which)
 
     def announce(self, positions: Numbers) -> None:
@@ -61,11 +62,11 @@ class MixedLoader(Loader):
         for number, each in enumerate(self.loaders):
             each.announce(inner[which == number])
 
-    def rows(self, rows: Numbers, needs_pixels: NeedsPixels | None = None) -> Batch:
+    def rows(self, rows: Numbers, wants_pixels: WantsPixels | None = None) -> Batch:
         which = np.searchsorted(self._bounds, rows, side="right") - 1
         inner = rows - self._bounds[which]
         chosen = np.unique(which).tolist()
-        parts = [self.loaders[each].rows(inner[which == each], needs_pixels) for each in chosen]
+        parts = [self.loaders[each].rows(inner[which == each], wants_pixels) for each in chosen]
         return _joined(parts, which)
 
     def check(self, most_bytes: int = CHECKED_BYTES, part: int = 0, parts: int = 1) -> None:
@@ -103,7 +104,7 @@ def _joined(parts: Sequence[Batch], which: NDArray[np.int64]) -> Batch:
     if len(parts) == 1:
         return parts[0]
     order = torch.from_numpy(np.argsort(np.argsort(which, kind="stable"), kind="stable"))
-    values = {}
+    values: dict[str, Any] = {}
     for field in fields(Batch):
         own = [getattr(each, field.name) for each in parts]
         if isinstance(own[0], torch.Tensor):

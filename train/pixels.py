@@ -51,9 +51,9 @@ class PixelReader:
         return self._images, self._settings.files
 
     def read(
-        self, places: Places, crop: Numbers, needed: Bool[np.ndarray, " batch"] | None = None
+        self, places: Places, crop: Numbers, wanted: Bool[np.ndarray, " batch"] | None = None
     ) -> tuple[UInt8[np.ndarray, "batch size size 3"], Bool[np.ndarray, " batch"]]:
-        """One crop of each row; zeros where none is needed, or where there is none.
+        """One crop of each row; zeros where none is wanted, or where there is none.
 
         Returns:
             Pixels, and whether each row has any, so far as is known without decoding it.
@@ -64,9 +64,9 @@ class PixelReader:
         """
         pixels = np.zeros((len(crop), self._size, self._size, 3), np.uint8)
         valid = self._images.valid(places.rows)
-        wanted = np.flatnonzero(valid if needed is None else valid & needed)
-        is_kept = places.rows[wanted] < len(self._kept)
-        kept, other = wanted[is_kept], wanted[~is_kept]
+        slots = np.flatnonzero(valid if wanted is None else valid & wanted)
+        is_kept = places.rows[slots] < len(self._kept)
+        kept, other = slots[is_kept], slots[~is_kept]
         rows = places.rows[kept]
         fresh = kept[self._state[rows] == _UNKNOWN]
         list(self._pool.map(lambda slot: self._keep(places, slot), fresh.tolist()))
