@@ -142,6 +142,12 @@ class TrainConfig(_Section):
     fraction: float = Field(
         default=1.0, gt=0, le=1, description="of the samples that are trained on, always the same"
     )
+    shuffle_shards: int | None = Field(
+        default=None,
+        ge=1,
+        description="shuffle among so many shards at a time, for datasets in an object store that "
+        "are larger than the cache; default: among all",
+    )
     tokenizers: Path = Field(description="folder of the trained tokenizers")
     out: Path = Field(description="folder of the run: checkpoints, metrics")
     inputs: tuple[str, ...] | None = Field(
@@ -229,6 +235,8 @@ class TrainConfig(_Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "TrainConfig":
+        if self.shuffle_shards is not None and self.fraction < 1:
+            raise ValueError("a fraction is drawn from all shards: leave shuffle_shards out")
         if self.optimizer == "muon" and self.sharding != "none":
             raise ValueError("muon needs whole matrices: take sharding none, or optimizer adamw")
         if self.packed and self.compile:

@@ -25,6 +25,7 @@ from fourmill.train.arrays import Column, Files, Numbers, Places, Rows, Tokens
 from fourmill.train.batch import Batch
 from fourmill.train.cache import ShardCache
 from fourmill.train.domains import Domains
+from fourmill.train.groups import GroupedShuffle
 from fourmill.train.order import Shuffle, below, hashed
 from fourmill.train.pixels import PixelReader
 from fourmill.train.prefetch import Ahead
@@ -131,6 +132,8 @@ class TokenLoader(Loader):
         fraction: of the samples that are used: the same whatever the seed, and those of a smaller
             fraction are among those of a larger one.
         first_id: is added to the samples' ids.
+        together: shards whose rows are shuffled among each other, one such group after another;
+            by default all.
 
     Raises:
         ConfigError: the split is empty, crops are not the same in number, or a version has other
@@ -151,6 +154,7 @@ class TokenLoader(Loader):
         cache: ShardCache | None = None,
         fraction: float = 1.0,
         first_id: int = 0,
+        together: int | None = None,
     ) -> None:
         if split not in snapshot.splits:
             raise ConfigError(f"{dataset.url} has no split {split!r}: ingest it with held_out > 0")
@@ -164,6 +168,7 @@ class TokenLoader(Loader):
         self._choice = Shuffle(len(self._rows))
         self._length = max(1, round(fraction * len(self._rows)))
         self._order = Shuffle(self._length)
+        self._groups = GroupedShuffle(self._rows.starts, together, seed) if together else None
         pixels = [each for each in domains.modalities if each.masking is Masking.PIXELS]
         tokens = [each for each in domains.modalities if each.masking is not Masking.PIXELS]
         self._cache = cache
@@ -195,9 +200,11 @@ class TokenLoader(Loader):
         return self._read(places, crop, visits, wants_pixels)
 
     def announce(self, positions: Numbers) -> None:
-        places, _ = self._locate(positions)
-        for files in self._checks:
-            files.begin(places.shard)
+        remote = [files for files in self._checks if not files.is_local]
+        if remote:
+            places, _ = self._locate(positions)
+            for files in remote:
+                files.begin(places.shard)
 
     def rows(self, rows: Numbers, wants_pixels: WantsPixels | None = None) -> Batch:
         zeros = np.zeros(len(rows), np.int64)
@@ -224,13 +231,17 @@ class TokenLoader(Loader):
     @property
     def _checks(self) -> dict[Files, Callable[[int], None]]:
         """All that is read, and what finds a broken shard of it."""
-        checks = {each.column.files: each.check for each in self._tokens.values()}
+        checks: dict[Files, Callable[[int], None]] = {
+            each.column.files: each.check for each in self._tokens.values()
+        }
         for reader in self._pixels.values():
             checks |= {files: files.verify for files in reader.files}
         return checks
 
     def _locate(self, positions: Numbers) -> tuple[Places, Numbers]:
         visits, places = np.divmod(positions, len(self))
+        if self._groups is not None:
+            return self._rows.locate(self._groups(places, visits)), visits
         order = self._order(places, hashed("order", self.seed, visits))
         return self._rows.locate(self._chosen(order)), visits
 

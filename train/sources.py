@@ -23,21 +23,21 @@ def open_loaders(run: Run, threads: int) -> tuple[Loader, TokenLoader]:
     config = run.config
     cache = ShardCache(config.cache or cache_folder() / "shards", int(config.cache_gib * 2**30))
 
-    def loader(
-        root: str, snapshot: str, split: str, fraction: float = 1.0, number: int = 0
-    ) -> TokenLoader:
+    def loader(root: str, snapshot: str, split: str, number: int = 0) -> TokenLoader:
         dataset = Dataset.open(root)
+        is_train = split == "train"
         return TokenLoader(
             dataset, dataset.snapshot(snapshot), run.domains, split, config.batch_size,
             config.seed, config.pixel_cache_mib * 2**20 // max(1, len(config.datasets)), threads,
-            cache, fraction, number * _IDS,
+            cache, config.fraction if is_train else 1.0, number * _IDS,
+            config.shuffle_shards if is_train else None,
         )  # fmt: skip
 
     val = loader(config.root, run.snapshot, "val")
     if not config.datasets:
-        return loader(config.root, run.snapshot, "train", config.fraction), val
+        return loader(config.root, run.snapshot, "train"), val
     loaders = [
-        loader(source.root, snapshot, "train", config.fraction, number)
+        loader(source.root, snapshot, "train", number)
         for number, (source, snapshot) in enumerate(
             zip(config.datasets, run.snapshots, strict=True), 1
         )

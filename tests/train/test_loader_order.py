@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fourmill.train.groups import GroupedShuffle
 from fourmill.train.order import Shuffle, below, hashed
 
 
@@ -48,3 +49,27 @@ def test_draws_below_a_limit_are_even() -> None:
     counts = np.bincount(draws, minlength=10)
     assert len(counts) == 10
     assert abs(counts - 10_000).max() < 500  # five standard deviations
+
+
+@given(
+    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any),
+    together=st.integers(1, 15),
+)
+def test_within_groups_of_shards_every_row_comes_once_and_no_shard_twice(
+    sizes: list[int], together: int
+) -> None:
+    starts = np.cumsum([0, *sizes])
+    order = GroupedShuffle(starts, together, seed=0)
+    count = int(starts[-1])
+    positions = np.arange(2 * count)
+    rows = order(positions % count, positions // count)
+    for epoch in rows.reshape(2, count):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(count))
+        shards = np.searchsorted(starts, epoch, side="right") - 1
+        seen = [np.flatnonzero(shards == each) for each in np.unique(shards)]
+        begun = np.array([each[0] for each in seen])
+        ended = np.array([each[-1] for each in seen])
+        open_at = [int(((begun <= place) & (ended >= place)).sum()) for place in range(count)]
+        assert max(open_at) <= together
+    alone = [int(order(np.array([p % count]), np.array([p // count]))[0]) for p in positions[:20]]
+    assert rows[:20].tolist() == alone

@@ -19,7 +19,7 @@ from fourmill.manifests.errors import ShardError
 from fourmill.manifests.shards import Shard
 from fourmill.train.cache import ShardCache
 
-VERSIONS = 5  # that the loader reads
+READ = ("rgb", "crop_settings", "tok_caption", "tok_colour@32", "tok_light@32")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_store_gives_what_a_disk_gives_and_each_shard_is_fetched_once(
     cache = ShardCache(tmp_path / "cache", 2**30)
     assert_same(dataset, remote, cache)
     assert_same(dataset, remote, cache)
-    assert len(fetched) == len(set(fetched)) == VERSIONS * (SHARDS - 1)
+    assert len(fetched) == len(set(fetched)) == len(READ) * (SHARDS - 1)
     assert len(list(cache.folder.glob("*.tar"))) == len(fetched)
     assert not list(cache.folder.glob(".*.part"))
 
@@ -75,6 +75,16 @@ def test_a_cache_without_room_gives_the_same_and_stays_within_its_limit(
     assert_same(dataset, remote, cache)
     assert max(Counter(fetched).values()) > 1
     assert sum(each.stat().st_size for each in cache.folder.glob("*.tar")) <= limit
+
+
+def test_shards_are_fetched_once_an_epoch_where_they_are_shuffled_a_few_at_a_time(
+    remote: Dataset, tmp_path: Path, fetched: list[str]
+) -> None:
+    one_of_each = sum(max(remote.shard_column(name, "bytes")) for name in READ)
+    loader = loader_of(remote, cache=ShardCache(tmp_path / "cache", one_of_each), together=1)
+    found = [loader.at(np.arange(place, place + 1)).sample.item() for place in range(NUM_TRAIN)]
+    assert sorted(found) == list(range(NUM_TRAIN))
+    assert len(fetched) == len(set(fetched)) == len(READ) * (SHARDS - 1)
 
 
 def test_a_shard_that_is_not_what_the_manifest_says_is_not_used(
@@ -99,8 +109,7 @@ def test_a_shard_that_is_not_what_the_manifest_says_is_not_used(
 
 def _room_for_one(dataset: Dataset) -> int:
     """Bytes of the largest shard."""
-    names = ("rgb", "crop_settings", "tok_caption", "tok_colour@32", "tok_light@32")
-    return max(size for name in names for size in dataset.shard_column(name, "bytes"))
+    return max(size for name in READ for size in dataset.shard_column(name, "bytes"))
 
 
 def _read_all(root: str, folder: str, limit: int) -> None:
