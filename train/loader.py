@@ -288,6 +288,6 @@ class TokenLoader(Loader):
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    """In memory from which a GPU can take it while the CPU goes on, where there is one."""
+    """In memory from which a GPU takes it while the CPU goes on, where one is in use."""
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+    return tensor.pin_memory() if torch.cuda.is_initialized() else tensor

@@ -103,14 +103,17 @@ def _joined(parts: Sequence[Batch], which: NDArray[np.int64]) -> Batch:
     """Batches of several datasets as one, in the order of the positions."""
     if len(parts) == 1:
         return parts[0]
+
+    def join(own: Sequence[torch.Tensor]) -> torch.Tensor:
+        joined = torch.cat(list(own))[order]
+        return joined.pin_memory() if own[0].is_pinned() else joined
+
     order = torch.from_numpy(np.argsort(np.argsort(which, kind="stable"), kind="stable"))
     values: dict[str, Any] = {}
     for field in fields(Batch):
         own = [getattr(each, field.name) for each in parts]
         if isinstance(own[0], torch.Tensor):
-            values[field.name] = torch.cat(own)[order]
+            values[field.name] = join(own)
         else:
-            values[field.name] = {
-                name: torch.cat([each[name] for each in own])[order] for name in own[0]
-            }
+            values[field.name] = {name: join([each[name] for each in own]) for name in own[0]}
     return Batch(**values)

@@ -1,5 +1,6 @@
 """RGB pixels as inputs: crops of stored images, decoded where they are needed and while it pays."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -13,6 +14,9 @@ from fourmill.manifests.modalities import Kind
 from fourmill.manifests.packing import BLOCK, member_offsets
 from fourmill.tokenize.crops import crop_dense
 from fourmill.train.arrays import Column, Files, Numbers, Places
+
+Settings = Int64[np.ndarray, "crops 5"]
+Crops = UInt8[np.ndarray, "crops size size 3"]
 
 _OFFSETS = 4096  # shards whose members' places are kept
 
@@ -42,6 +46,7 @@ class PixelReader:
         kept = min(len(images.rows), cache_bytes // int(np.prod(shape)))
         self._kept = np.empty((kept, *shape), np.uint8)  # takes memory where it is written to
         self._state = np.zeros(kept, np.uint8)
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pixels")
         self._offsets = lru_cache(_OFFSETS)(self._find_offsets)
 
@@ -67,46 +72,53 @@ class PixelReader:
         slots = np.flatnonzero(valid if wanted is None else valid & wanted)
         is_kept = places.rows[slots] < len(self._kept)
         kept, other = slots[is_kept], slots[~is_kept]
+        files = {each: self._images.open(each) for each in np.unique(places.shard[slots]).tolist()}
+
+        def cut(slot: int, settings: Settings, out: Crops) -> bool:
+            shard, local = int(places.shard[slot]), int(places.local[slot])
+            return self._cut(self._payload(files[shard], shard, local), settings, out)
+
+        def keep(slot: int) -> None:
+            row, shard = int(places.rows[slot]), int(places.shard[slot])
+            settings = self._settings.whole(shard)[places.local[slot]]
+            self._state[row] = _KEPT if cut(slot, settings, self._kept[row]) else _BROKEN
+
+        def cut_one(slot: int) -> None:
+            valid[slot] = cut(slot, settings[slot : slot + 1], pixels[slot : slot + 1])
+
         rows = places.rows[kept]
-        fresh = kept[self._state[rows] == _UNKNOWN]
-        list(self._pool.map(lambda slot: self._keep(places, slot), fresh.tolist()))
+        self._share_out(keep, kept[self._state[rows] == _UNKNOWN])
         pixels[kept] = self._kept[rows, crop[kept]]
         valid[kept] = self._state[rows] == _KEPT
         settings = self._settings.read(places, crop)
-        cut = self._pool.map(
-            lambda slot: self._cut(
-                places, slot, settings[slot : slot + 1], pixels[slot : slot + 1]
-            ),
-            other.tolist(),
-        )
-        valid[other] = list(cut)
+        self._share_out(cut_one, other)
         return pixels, valid
 
-    def _keep(self, places: Places, slot: int) -> None:
-        row, shard = int(places.rows[slot]), int(places.shard[slot])
-        settings = self._settings.whole(shard)[places.local[slot]]
-        is_there = self._cut(places, slot, settings, self._kept[row])
-        self._state[row] = _KEPT if is_there else _BROKEN
+    def _share_out(self, work: Callable[[int], None], slots: Numbers) -> None:
+        """Work through slots in all threads, each a share of them: switching costs as cropping."""
 
-    def _cut(
-        self,
-        places: Places,
-        slot: int,
-        settings: Int64[np.ndarray, "crops 5"],
-        out: UInt8[np.ndarray, "crops size size 3"],
-    ) -> bool:
+        def work_through(share: Numbers) -> None:
+            for slot in share.tolist():
+                work(slot)
+
+        shares = [slots[each :: self._threads] for each in range(self._threads)]
+        for done in [self._pool.submit(work_through, share) for share in shares if share.size]:
+            done.result()
+
+    def _cut(self, payload: bytes, settings: Settings, out: Crops) -> bool:
         """Decode an image and cut crops; whether it could be read."""
-        shard, local = int(places.shard[slot]), int(places.local[slot])
-        starts, sizes = self._offsets(shard)
-        start = int(starts[local]) + BLOCK
-        data = self._images.open(shard)[start : start + int(sizes[local])].tobytes()
         try:
-            image = decode_image(data)
+            image = decode_image(payload)
         except SampleError:  # recorded when the image was ingested or labelled
             out[:] = 0
             return False
         out[:] = crop_dense(image, Kind.IMAGE, settings, image.shape[:2], self._size)
         return True
+
+    def _payload(self, data: NDArray[np.uint8], shard: int, local: int) -> bytes:
+        starts, sizes = self._offsets(shard)
+        start = int(starts[local]) + BLOCK
+        return data[start : start + int(sizes[local])].tobytes()
 
     def _find_offsets(self, shard: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         rows = self._images.rows
