@@ -150,4 +150,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         layered = image.convert("RGBA")
         page = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(page, layered).convert("RGB")
+    if image.mode == "RGB":  # converting would copy it
+        image.load()
+        return image
     return image.convert("RGB")

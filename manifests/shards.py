@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,23 @@ class Shard:
     def url(self) -> str:
         """Where the file is."""
         return self._storage.full(self.path)
+
+    @property
+    def local_path(self) -> Path | None:
+        """Where the file lies on a disk of this machine; `None` in an object store."""
+        return self._storage.local_path(self.path)
+
+    def download(self, target: Path) -> None:
+        """Copy the file to a disk of this machine.
+
+        Raises:
+            ShardError: it is not there.
+            StoreError: the object store refuses, or cannot be reached.
+        """
+        try:
+            self._storage.download(self.path, target)
+        except FileNotFoundError as error:
+            raise self._broken("the file is missing") from error
 
     @cached_property
     def record(self) -> ShardRecord:

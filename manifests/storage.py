@@ -99,6 +99,20 @@ class Storage:
         with self._talking(path):
             return np.frombuffer(self._fs.cat_file(self._place(path)), np.uint8)
 
+    def local_path(self, path: str) -> Path | None:
+        """Where a file lies on a disk of this machine; `None` in an object store."""
+        return Path(self._place(path)) if self.is_local else None
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy a file to a disk of this machine, overwriting.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StoreError: the object store refuses, or cannot be reached.
+        """
+        with self._talking(path):
+            self._fs.get_file(self._place(path), str(target))
+
     def write(self, path: str, data: "bytes | memoryview") -> None:
         """Put a file in place, whole, replacing what was there.
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fourmill.manifests.errors import DatasetError
@@ -70,6 +72,11 @@ class ShardTable:
     def column(self, name: str) -> list[Any]:
         """One field of all shards."""
         return list(self._table.column(name).to_pylist())
+
+    def member_sizes(self, index: int) -> NDArray[np.int64]:
+        """Bytes of each member of a shard, where they vary, without a copy."""
+        values: NDArray[np.int64] = self._table.column("member_sizes")[index].values.to_numpy()
+        return values
 
     @cached_property
     def statistics(self) -> list[dict[str, Any]]:

@@ -123,10 +123,31 @@ PRESETS: dict[str, dict[str, int]] = {
 """The published sizes."""
 
 
+class Source(_Section):
+    """One of several datasets."""
+
+    root: str = Field(description="dataset root, any fsspec URL")
+    weight: float = Field(default=1.0, gt=0, description="how often, relative to the others")
+
+
 class TrainConfig(_Section):
     """Everything `fourmill train` does."""
 
     root: str = Field(description="dataset root, any fsspec URL")
+    datasets: tuple[Source, ...] = Field(
+        default=(),
+        description="train on these, by weight; `root` then says what tokens are, and is evaluated "
+        "on; default: on `root`",
+    )
+    fraction: float = Field(
+        default=1.0, gt=0, le=1, description="of the samples that are trained on, always the same"
+    )
+    shuffle_shards: int | None = Field(
+        default=None,
+        ge=1,
+        description="shuffle among so many shards at a time, for datasets in an object store that "
+        "are larger than the cache; default: among all",
+    )
     tokenizers: Path = Field(description="folder of the trained tokenizers")
     out: Path = Field(description="folder of the run: checkpoints, metrics")
     inputs: tuple[str, ...] | None = Field(
@@ -206,9 +227,16 @@ class TrainConfig(_Section):
     tensorboard: bool = Field(default=False, description="write event files beside metrics.jsonl")
     wandb: str | None = Field(default=None, description="project of Weights & Biases to log to")
     pixel_cache_mib: int = Field(default=2048, ge=0, description="memory for decoded crops")
+    cache: Path | None = Field(
+        default=None,
+        description="folder for shards of object stores; default: in ~/.cache/fourmill",
+    )
+    cache_gib: float = Field(default=100.0, gt=0, description="most that it holds")
 
     @model_validator(mode="after")
     def _possible(self) -> "TrainConfig":
+        if self.shuffle_shards is not None and self.fraction < 1:
+            raise ValueError("a fraction is drawn from all shards: leave shuffle_shards out")
         if self.optimizer == "muon" and self.sharding != "none":
             raise ValueError("muon needs whole matrices: take sharding none, or optimizer adamw")
         if self.packed and self.compile:
@@ -218,14 +246,14 @@ class TrainConfig(_Section):
     @property
     def identity(self) -> str:
         """SHA-256 of what decides the result: a run can be resumed with the same one only."""
-        return sha256_of(self.model_dump(mode="json", exclude=set(_INCIDENTAL)))
+        value = self.model_dump(mode="json", exclude=set(_INCIDENTAL))
+        return sha256_of(value | {"weights": [each.weight for each in self.datasets]})
 
 
 _INCIDENTAL = (
-    "root", "tokenizers", "out", "keep_checkpoints", "log_every", "checkpoint_every",
-    "pixel_cache_mib", "micro_batch", "device", "threads", "compile", "packed", "recompute",
-    "sharding",
-    "tensorboard", "wandb",
+    "root", "datasets", "tokenizers", "out", "keep_checkpoints", "log_every", "checkpoint_every",
+    "pixel_cache_mib", "cache", "cache_gib", "micro_batch", "device", "threads", "compile",
+    "packed", "recompute", "sharding", "tensorboard", "wandb",
 )  # fmt: skip
 
 

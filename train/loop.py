@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import checkpoint, runs
 from fourmill.train.ahead import HostCopy
@@ -26,7 +25,6 @@ from fourmill.train.boards import boards
 from fourmill.train.config import ModelConfig, TrainConfig
 from fourmill.train.devices import autocast, choose_dtype
 from fourmill.train.domains import Domains
-from fourmill.train.loader import TokenLoader
 from fourmill.train.loss import count_targets
 from fourmill.train.masking import Masking
 from fourmill.train.meter import LossMeter
@@ -40,6 +38,7 @@ from fourmill.train.profiling import profiler
 from fourmill.train.progress import OnProgress, Progress, say
 from fourmill.train.saving import Saver, State, best_checkpoint
 from fourmill.train.selection import Selection
+from fourmill.train.sources import open_loaders
 from fourmill.train.speed import speed_of
 from fourmill.train.tensors import local, placed_as, swap, whole
 from fourmill.train.unigrams import unigram_losses
@@ -135,17 +134,7 @@ class _Trainer:
             )
         self.config, self.process = config, process
         self.dtype = choose_dtype(config.dtype, process.device)
-        dataset = Dataset.open(config.root)
-        snapshot = dataset.snapshot(run.snapshot)
-        cache = config.pixel_cache_mib * 2**20
-        threads = torch.get_num_threads()
-        self.loader, self.val_loader = (
-            TokenLoader(
-                dataset, snapshot, run.domains, split, config.batch_size, config.seed,
-                cache, threads,
-            )
-            for split in ("train", "val")
-        )  # fmt: skip
+        self.loader, self.val_loader = open_loaders(run, torch.get_num_threads())
         self.masking = Masking(run.domains, config.masking, config.seed)
         self.val_masking = Masking(run.domains, config.masking, config.seed + _EVAL_SEED)
         self.model = build_model(run.domains, config.model, config.seed).to(process.device)
@@ -183,6 +172,8 @@ class _Trainer:
     def run(self, on_progress: OnProgress | None, profiled_steps: int) -> None:
         config, process = self.config, self.process
         first = self.state.step
+        for loader in (self.loader, self.val_loader):
+            loader.check(part=process.rank, parts=process.count)
         if not first and self.log is not None:
             self.log.write("unigram", 0, self._unigrams())
         process.wait()
@@ -227,7 +218,7 @@ class _Trainer:
                 every = step * config.batch_size + np.arange(config.batch_size)
                 yield from np.array_split(every[process.rank :: process.count], count)
 
-        batches = self.loader.read_ahead(positions(), depth=2 * count)
+        batches = self.loader.read_ahead(positions(), 2 * count, self.masking.wants_pixels)
         for _ in range(first, config.steps):
             began = time.monotonic()
             parts = [next(batches) for _ in range(count)]
@@ -317,7 +308,8 @@ class _Trainer:
         for first in range(0, len(every), process.count):
             place = first + process.rank
             # where parts of the model are elsewhere, all have to compute as often
-            batch = self.val_loader.rows(every[place if place < len(every) else 0])
+            rows = every[place if place < len(every) else 0]
+            batch = self.val_loader.rows(rows, self.val_masking.wants_pixels)
             selection = self.val_masking(batch.to(process.device))
             with autocast(process.device, self.dtype):
                 loss = self.spread(selection)
@@ -346,8 +338,11 @@ class _Trainer:
         """What guessing by frequency alone would reach on `val`: the bar to get under."""
         samples = min(_UNIGRAM_SAMPLES, len(self.loader) * self.loader.num_crops)
         batches = -(-samples // self.config.batch_size)
-        train = (self.masking(self.loader.batch(number)) for number in range(batches))
-        val = (self.val_masking(batch) for batch in self.val_loader.all())
+        train = (
+            self.masking(self.loader.batch(number, self.masking.wants_pixels))
+            for number in range(batches)
+        )
+        val = map(self.val_masking, self.val_loader.all(self.val_masking.wants_pixels))
         return unigram_losses(self.model.domains, train, val)
 
 

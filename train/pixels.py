@@ -1,7 +1,8 @@
-"""RGB pixels as inputs: the crops of a sample, decoded once and kept as bytes in memory."""
+"""RGB pixels as inputs: crops of stored images, decoded where they are needed and while it pays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
@@ -10,67 +11,116 @@ from numpy.typing import NDArray
 from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import decode_image
 from fourmill.manifests.modalities import Kind
-from fourmill.manifests.shards import Shard
+from fourmill.manifests.packing import BLOCK, member_offsets
 from fourmill.tokenize.crops import crop_dense
+from fourmill.train.arrays import Column, Files, Numbers, Places
 
+Settings = Int64[np.ndarray, "crops 5"]
 Crops = UInt8[np.ndarray, "crops size size 3"]
+
+_OFFSETS = 4096  # shards whose members' places are kept
+
+_UNKNOWN, _KEPT, _BROKEN = range(3)
 
 
 class PixelReader:
-    """Cuts crops from stored images, and keeps them until `cache_bytes` are used up.
+    """Cuts crops from stored images.
+
+    Of the first rows, as many as `cache_bytes` hold, all crops are kept once one is asked for; of
+    others only the crop that is asked for is cut, each time anew.
 
     Args:
-        images: shards of `rgb`; `crop_settings` those of the same rows.
-        starts: row at which each shard begins, and the number of rows.
+        images: files of `rgb`.
+        settings: `crop_settings` of the same rows.
         size: pixels of the side of a crop.
+        threads: that decode.
     """
 
     def __init__(
-        self,
-        images: Sequence[Shard],
-        crop_settings: Sequence[Shard],
-        starts: NDArray[np.int64],
-        size: int,
-        cache_bytes: int,
-        threads: int,
+        self, images: Files, settings: Column, size: int, cache_bytes: int, threads: int
     ) -> None:
         self._images = images
-        self._settings = crop_settings
-        self._starts = starts
+        self._settings = settings
         self._size = size
-        self._free = cache_bytes
-        self._cache: dict[int, Crops | None] = {}
+        shape = (settings.num_crops, size, size, 3)
+        kept = min(len(images.rows), cache_bytes // int(np.prod(shape)))
+        self._kept = np.empty((kept, *shape), np.uint8)  # takes memory where it is written to
+        self._state = np.zeros(kept, np.uint8)
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pixels")
+        self._offsets = lru_cache(_OFFSETS)(self._find_offsets)
+
+    @property
+    def files(self) -> tuple[Files, Files]:
+        """What it reads."""
+        return self._images, self._settings.files
 
     def read(
-        self, rows: Int64[np.ndarray, " batch"], crop: Int64[np.ndarray, " batch"]
+        self, places: Places, crop: Numbers, wanted: Bool[np.ndarray, " batch"] | None = None
     ) -> tuple[UInt8[np.ndarray, "batch size size 3"], Bool[np.ndarray, " batch"]]:
-        """One crop of each row, and whether the image could be read; zeros where it could not."""
-        wanted = rows.tolist()
-        missing = [row for row in dict.fromkeys(wanted) if row not in self._cache]
-        fresh = dict(zip(missing, self._pool.map(self._decode, missing), strict=True))
-        for row, crops in fresh.items():
-            cost = 0 if crops is None else crops.nbytes
-            if cost <= self._free:
-                self._free -= cost
-                self._cache[row] = crops
-        pixels = np.zeros((len(wanted), self._size, self._size, 3), np.uint8)
-        valid = np.zeros(len(wanted), bool)
-        for place, (row, index) in enumerate(zip(wanted, crop.tolist(), strict=True)):
-            crops = fresh[row] if row in fresh else self._cache[row]
-            if crops is not None:
-                pixels[place], valid[place] = crops[index], True
+        """One crop of each row; zeros where none is wanted, or where there is none.
+
+        Returns:
+            Pixels, and whether each row has any, so far as is known without decoding it.
+
+        Raises:
+            ShardError: a file is missing, or not what the manifest says.
+            StoreError: the store refuses, or cannot be reached.
+        """
+        pixels = np.zeros((len(crop), self._size, self._size, 3), np.uint8)
+        valid = self._images.valid(places.rows)
+        slots = np.flatnonzero(valid if wanted is None else valid & wanted)
+        is_kept = places.rows[slots] < len(self._kept)
+        kept, other = slots[is_kept], slots[~is_kept]
+        files = {each: self._images.open(each) for each in np.unique(places.shard[slots]).tolist()}
+
+        def cut(slot: int, settings: Settings, out: Crops) -> bool:
+            shard, local = int(places.shard[slot]), int(places.local[slot])
+            return self._cut(self._payload(files[shard], shard, local), settings, out)
+
+        def keep(slot: int) -> None:
+            row, shard = int(places.rows[slot]), int(places.shard[slot])
+            settings = self._settings.whole(shard)[places.local[slot]]
+            self._state[row] = _KEPT if cut(slot, settings, self._kept[row]) else _BROKEN
+
+        def cut_one(slot: int) -> None:
+            valid[slot] = cut(slot, settings[slot : slot + 1], pixels[slot : slot + 1])
+
+        rows = places.rows[kept]
+        self._share_out(keep, kept[self._state[rows] == _UNKNOWN])
+        pixels[kept] = self._kept[rows, crop[kept]]
+        valid[kept] = self._state[rows] == _KEPT
+        settings = self._settings.read(places, crop)
+        self._share_out(cut_one, other)
         return pixels, valid
 
-    def _decode(self, row: int) -> Crops | None:
-        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        local = row - int(self._starts[shard])
-        data = self._images[shard].valid_payload(local)
-        if data is None:
-            return None
+    def _share_out(self, work: Callable[[int], None], slots: Numbers) -> None:
+        """Work through slots in all threads, each a share of them: switching costs as cropping."""
+
+        def work_through(share: Numbers) -> None:
+            for slot in share.tolist():
+                work(slot)
+
+        shares = [slots[each :: self._threads] for each in range(self._threads)]
+        for done in [self._pool.submit(work_through, share) for share in shares if share.size]:
+            done.result()
+
+    def _cut(self, payload: bytes, settings: Settings, out: Crops) -> bool:
+        """Decode an image and cut crops; whether it could be read."""
         try:
-            image = decode_image(data)
+            image = decode_image(payload)
         except SampleError:  # recorded when the image was ingested or labelled
-            return None
-        settings = np.asarray(self._settings[shard].array()[local])
-        return crop_dense(image, Kind.IMAGE, settings, image.shape[:2], self._size)
+            out[:] = 0
+            return False
+        out[:] = crop_dense(image, Kind.IMAGE, settings, image.shape[:2], self._size)
+        return True
+
+    def _payload(self, data: NDArray[np.uint8], shard: int, local: int) -> bytes:
+        starts, sizes = self._offsets(shard)
+        start = int(starts[local]) + BLOCK
+        return data[start : start + int(sizes[local])].tobytes()
+
+    def _find_offsets(self, shard: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        rows = self._images.rows
+        sizes = rows.dataset.member_sizes(self._images.modality, int(rows.shards[shard]))
+        return member_offsets(sizes), sizes

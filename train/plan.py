@@ -1,24 +1,36 @@
 """What a run will be made of, before it begins. Nothing here needs torch."""
 
+from dataclasses import replace
+
 from fourmill.manifests.dataset import Dataset
 from fourmill.train import runs
 from fourmill.train.config import TrainConfig
-from fourmill.train.data import domains_of
+from fourmill.train.data import domains_of, refuse_other_definitions
 
 
 def plan_run(config: TrainConfig) -> runs.Run:
-    """What a run would be made of: the head of the dataset, or the snapshot that it began with.
+    """What a run would be made of: the heads of the datasets, or the snapshots that it began with.
 
     Raises:
         DatasetError: there is no dataset.
-        ConfigError: the dataset lacks what the configuration names, or `out` holds another run.
+        ConfigError: a dataset lacks what the configuration names, or defines it otherwise than
+            `root`, or `out` holds another run.
     """
-    dataset = Dataset.open(config.root)
-    snapshot = dataset.head
+    snapshot = Dataset.open(config.root).head
     domains = domains_of(snapshot, config.inputs, config.targets, config.pixel_patch)
-    wanted = runs.Run(config, snapshot.id, runs.contents_of(snapshot, domains), domains)
+    contents = runs.contents_of(snapshot, domains)
+    others = []
+    for number, source in enumerate(config.datasets, 1):
+        other = Dataset.open(source.root).head
+        refuse_other_definitions(domains, other, source.root)
+        own = runs.contents_of(other, domains)
+        contents |= {f"{name} in datasets.{number}": digest for name, digest in own.items()}
+        others.append(other.id)
+    wanted = runs.Run(config, snapshot.id, contents, domains, tuple(others))
     found = runs.read_run(config.out)
     if found is None:
         return wanted
     runs.refuse_other_run(found, wanted)
-    return runs.Run(config, found.snapshot, found.contents, found.domains)
+    return replace(
+        wanted, snapshot=found.snapshot, domains=found.domains, snapshots=found.snapshots
+    )

@@ -32,14 +32,16 @@ class Run:
     """What a run is made of.
 
     Attributes:
-        snapshot: id of the dataset's snapshot that it trains on.
+        snapshot: id of the snapshot of `root` that it reads.
         contents: modality -> digest of the version that it reads.
+        snapshots: ids of those of `datasets`, if there are any.
     """
 
     config: TrainConfig
     snapshot: str
     contents: dict[str, str]
     domains: Domains
+    snapshots: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def write_run(run: Run) -> None:
     value = {
         "config": run.config.model_dump(mode="json"),
         "snapshot": run.snapshot,
+        "snapshots": list(run.snapshots),
         "contents": run.contents,
         "modalities": [each.record() for each in run.domains.modalities],
         "inputs": list(run.domains.inputs),
@@ -86,7 +89,8 @@ def read_run(out: Path) -> Run | None:
             tuple(value["targets"]),
         )
         config = TrainConfig.model_validate(value["config"])
-        return Run(config, value["snapshot"], dict(value["contents"]), domains)
+        others = tuple(value.get("snapshots", ()))  # runs of before there were any lack them
+        return Run(config, value["snapshot"], dict(value["contents"]), domains, others)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(f"{path}: not readable ({error}); remove the folder {out}") from error
 

@@ -1,6 +1,7 @@
 """The loader: which samples come when, and that they are what the dataset holds."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,16 @@ from tests.train.conftest import (
 )
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.errors import ConfigError, ShardError, UnknownNameError
+from fourmill.manifests.labels import decode_image
 from fourmill.manifests.snapshots import Producer
+from fourmill.train import pixels as pixels_module
+from fourmill.train import runs
+from fourmill.train.config import MaskingConfig, Mixture, TrainConfig
 from fourmill.train.data import domains_of
 from fourmill.train.loader import TokenLoader
+from fourmill.train.loop import train
+from fourmill.train.masking import Masking
 
 NUM_TRAIN = len(PHOTOS) * (SHARDS - 1) // SHARDS
 
@@ -57,6 +64,25 @@ def test_the_state_of_the_loader_is_one_number(dataset: Dataset) -> None:
     assert torch.equal(ahead.sample, fresh.sample)
     assert all(torch.equal(ahead.tokens[name], fresh.tokens[name]) for name in ahead.tokens)
     assert all(torch.equal(ahead.pixels[name], fresh.pixels[name]) for name in ahead.pixels)
+
+
+def test_what_is_read_ahead_is_what_is_read_step_by_step(dataset: Dataset) -> None:
+    loader = loader_of(dataset)
+    steps = [4 * number + np.arange(4) for number in range(5)]
+    shares = [step[rank::3] for step in steps for rank in range(3)]
+    ahead = loader.read_ahead(shares, depth=3)
+    parts = [next(ahead) for _ in shares]
+    with pytest.raises(StopIteration):
+        next(ahead)
+    for number in range(5):
+        whole = loader.batch(number)
+        for rank, part in enumerate(parts[3 * number : 3 * number + 3]):
+            assert torch.equal(part.sample, whole.sample[rank::3])
+            assert torch.equal(part.visit, whole.visit[rank::3])
+            for name, pixels in part.pixels.items():
+                assert torch.equal(pixels, whole.pixels[name][rank::3])
+            for name, tokens in part.tokens.items():
+                assert torch.equal(tokens, whole.tokens[name][rank::3])
 
 
 def test_pixels_and_tokens_show_the_same_crop(dataset: Dataset) -> None:
@@ -112,6 +138,89 @@ def test_tokens_outside_of_the_vocabulary_are_found_before_they_are_used(tmp_pat
     dataset.publish([writer.finish()], "ids too high")
     with pytest.raises(ConfigError, match=r"tokens from 4400 to 4400.*vocabulary.*has 4400"):
         loader_of(dataset).batch(0)
+
+
+@pytest.mark.parametrize("shard", range(SHARDS - 1))
+def test_a_token_outside_of_the_vocabulary_anywhere_stops_a_training_before_its_first_step(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, shard: int
+) -> None:
+    dataset = write_dataset(tmp_path / "data")
+    writer = dataset.writer(CAPTION, Producer(name="broken", version="2"), {}, SHARDS)
+    for each in range(SHARDS):
+        tokens = np.zeros((2, CAPTION.max_tokens), np.int16)
+        tokens[1, 3] = -5 if each == shard else 7
+        writer.commit(each, dataset.shard("rgb", each).keys, array=tokens)
+    dataset.publish([writer.finish()], "one token below 0")
+    config = make_config(root=dataset.url)
+    with pytest.raises(ConfigError, match=rf"{shard:06d}.tar: sample 1 has tokens from -5 to 0"):
+        train(config)
+    assert runs.finished_steps(config.out) == 0
+
+
+@pytest.mark.parametrize("name", ["tok_light@32", "rgb", "crop_settings"])
+def test_a_shard_with_a_changed_byte_stops_a_training_before_its_first_step(
+    make_config: Callable[..., TrainConfig], tmp_path: Path, name: str
+) -> None:
+    dataset = write_dataset(tmp_path / "data")
+    file = tmp_path / "data" / name / "shard-000002.tar"
+    data = bytearray(file.read_bytes())
+    data[1000] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ShardError, match=rf"{name}/shard-000002.tar: .*SHA-256.*verify --deep"):
+        train(make_config(root=dataset.url))
+    file.write_bytes(data[:-512])
+    with pytest.raises(ShardError, match=r"its record says"):
+        loader_of(dataset).at(np.arange(NUM_TRAIN))
+    file.unlink()
+    with pytest.raises(ShardError, match=r"the file is missing"):
+        loader_of(dataset).at(np.arange(NUM_TRAIN))
+
+
+def test_only_pixels_that_a_sample_wants_are_decoded(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode(data: bytes) -> np.ndarray:
+        decoded.append(data)
+        return decode_image(data)
+
+    monkeypatch.setattr(pixels_module, "decode_image", decode)
+
+    def odd(sample: torch.Tensor, visit: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"rgb@32": sample % 2 == 1}
+
+    positions = np.arange(NUM_TRAIN)
+    whole = loader_of(dataset).at(positions)
+    decoded.clear()
+    for cache_bytes in (0, 2**20):
+        part = loader_of(dataset, cache_bytes=cache_bytes).at(positions, odd)
+        is_odd = part.sample % 2 == 1
+        found = part.pixels["rgb@32"]
+        assert torch.equal(found[is_odd], whole.pixels["rgb@32"][is_odd])
+        assert not found[~is_odd].any()
+        assert part.valid["rgb@32"].all()
+    assert len(decoded) == 2 * (NUM_TRAIN // 2)
+
+
+def test_what_masking_does_not_want_changes_no_selection(dataset: Dataset) -> None:
+    domains = domains_of(dataset.head, None, None, PATCH)
+    mixture = (Mixture(inputs={"rgb@32": 1.0}), Mixture(inputs={"rgb@32": 0, "*": 1}))
+    config = MaskingConfig(input_tokens=8, target_tokens=8, mixture=mixture)
+    masking = Masking(domains, config, seed=1)
+    loader, positions = loader_of(dataset), np.arange(40)
+    all_pixels = loader.at(positions)
+    wanted = loader.at(positions, masking.wants_pixels)
+    assert not torch.equal(all_pixels.pixels["rgb@32"], wanted.pixels["rgb@32"])
+    whole, part = masking(all_pixels), masking(wanted)
+    shown = whole.input_modality == domains.index("rgb@32")
+    assert shown.any()
+    assert not shown.any(1).all()
+    assert torch.equal(whole.input_modality, part.input_modality)
+    assert torch.equal(whole.target_token, part.target_token)
+    has_pixels = shown.any(1)
+    for name, values in whole.continuous.items():
+        assert torch.equal(values[has_pixels], part.continuous[name][has_pixels])
 
 
 def test_names_that_the_dataset_lacks_are_refused(dataset: Dataset) -> None:

@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(make_config: MakeConfig
 
 
 def test_only_the_last_checkpoints_are_kept(make_config: MakeConfig) -> None:
-    config = make_config(steps=6, checkpoint_every=1, keep_checkpoints=2)
+    config = make_config(steps=6, checkpoint_every=1, keep_checkpoints=2, eval_every=6)
     train(config)
     names = [each.name for each in runs.checkpoints(config.out)]
     assert names == ["step-00000006", "step-00000005"]
