@@ -290,4 +290,5 @@ class TokenLoader(Loader):
 def _tensor(array: NDArray[Any]) -> Tensor:
     """In memory from which a GPU takes it while the CPU goes on, where one is in use."""
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory() if torch.cuda.is_initialized() else tensor
+    is_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return tensor.pin_memory() if is_used else tensor
