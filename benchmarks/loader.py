@@ -9,7 +9,7 @@ the least that it can do. Pixels: one crop of stored JPEG images, where half of 
 them, and those are counted; beside the same by Pillow, and decoding without anything else. Of the
 stages, each is named with what it would reach alone, and the one that bounds with that word.
 
-All figures are per second of CPU time of this process, not of the clock.
+All figures are per second of CPU time of this process, not of the clock; all decode in one thread.
 """
 
 import io
@@ -240,7 +240,7 @@ class Bench:
             np.ascontiguousarray(np.asarray(cut)[:, :: -1 if flip else 1])
 
     def _loader(self, dataset: Dataset, domains: Domains, batch: int) -> TokenLoader:
-        return TokenLoader(dataset, dataset.head, domains, "train", batch, cache_bytes=0)
+        return TokenLoader(dataset, dataset.head, domains, "train", batch, cache_bytes=0, threads=1)
 
     def _seconds(
         self, works: Mapping[str, Callable[[], object]], repeats: int | None = None

@@ -55,7 +55,8 @@ class Rows:
     """
 
     def __init__(self, dataset: Dataset, snapshot: Snapshot, shards: Sequence[int]) -> None:
-        self.dataset = dataset.at(snapshot.id)
+        is_current = not dataset.is_empty and dataset.head.id == snapshot.id
+        self.dataset = dataset if is_current else dataset.at(snapshot.id)
         self.shards = np.array(shards, np.int64)
         counts = np.array(self.dataset.shard_column(min(snapshot.modalities), "samples"), np.int64)
         self.starts = np.cumsum([0, *counts[self.shards]])
@@ -289,11 +290,14 @@ class Column:
         """The part of one crop of each record, `[batch, length]`.
 
         Raises:
+            IndexError: there are no such crops.
             ShardError, StoreError: see `Files.mapped`.
         """
         length = self.shape[-1] * self.dtype.itemsize
         offset = self._data_offset + places.local * self._record_bytes
         if self.num_crops:
+            if crop.size and not 0 <= crop.min() <= crop.max() < self.num_crops:
+                raise IndexError(f"crops {crop.min()} to {crop.max()}: there are {self.num_crops}")
             offset += crop * length
         with self.files.mapped(places.shard) as begins:
             found = _memory(length)[begins + offset - 1]

@@ -284,7 +284,11 @@ class TokenLoader(Loader):
         found = {name: count for name, count in counts.items() if count}
         if len(set(found.values())) > 1:
             raise ConfigError(f"modalities with different numbers of crops: {found}")
-        return next(iter(found.values()), 1)
+        count = next(iter(found.values()), 1)
+        for reader in self._pixels.values():
+            if reader.num_crops < count:
+                raise ConfigError(f"{reader.num_crops} crop_settings for {count} crops of tokens")
+        return count
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -51,6 +51,11 @@ class PixelReader:
         self._offsets = lru_cache(_OFFSETS)(self._find_offsets)
 
     @property
+    def num_crops(self) -> int:
+        """Crops of each sample."""
+        return self._settings.num_crops
+
+    @property
     def files(self) -> tuple[Files, Files]:
         """What it reads."""
         return self._images, self._settings.files

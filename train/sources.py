@@ -1,5 +1,7 @@
 """The loaders of a run."""
 
+from functools import lru_cache
+
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.packages import cache_folder
 from fourmill.train.cache import ShardCache
@@ -23,8 +25,10 @@ def open_loaders(run: Run, threads: int) -> tuple[Loader, TokenLoader]:
     config = run.config
     cache = ShardCache(config.cache or cache_folder() / "shards", int(config.cache_gib * 2**30))
 
+    dataset_of = lru_cache(Dataset.open)  # tables are read once
+
     def loader(root: str, snapshot: str, split: str, number: int = 0) -> TokenLoader:
-        dataset = Dataset.open(root)
+        dataset = dataset_of(root)
         is_train = split == "train"
         return TokenLoader(
             dataset, dataset.snapshot(snapshot), run.domains, split, config.batch_size,

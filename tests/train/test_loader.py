@@ -22,8 +22,8 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, ShardError, UnknownNameError
 from fourmill.manifests.labels import decode_image
 from fourmill.manifests.snapshots import Producer
+from fourmill.train import arrays, runs
 from fourmill.train import pixels as pixels_module
-from fourmill.train import runs
 from fourmill.train.config import MaskingConfig, Mixture, TrainConfig
 from fourmill.train.data import domains_of
 from fourmill.train.loader import TokenLoader
@@ -113,6 +113,30 @@ def test_pixels_are_the_same_without_a_cache(dataset: Dataset) -> None:
     for number in (0, 1, 0):
         pixels = cached.batch(number).pixels["rgb@32"]
         assert torch.equal(pixels, bare.batch(number).pixels["rgb@32"])
+
+
+def test_however_few_files_can_be_mapped_batches_are_the_same(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = loader_of(dataset).at(np.arange(3 * NUM_TRAIN))
+    monkeypatch.setattr(arrays, "_MOST_MAPS", 1)
+    loader = loader_of(dataset, cache_bytes=0)
+    parts = [loader.at(np.arange(first, first + 2)) for first in range(0, 3 * NUM_TRAIN, 2)]
+    for name, tokens in usual.tokens.items():
+        assert torch.equal(torch.cat([part.tokens[name] for part in parts]), tokens)
+    found = torch.cat([part.pixels["rgb@32"] for part in parts])
+    assert torch.equal(found, usual.pixels["rgb@32"])
+
+
+def test_rows_and_crops_that_are_not_there_are_never_read(dataset: Dataset) -> None:
+    loader = loader_of(dataset)
+    for row in (-1, NUM_TRAIN):
+        with pytest.raises(IndexError, match=rf"rows {row} to {row}: there are {NUM_TRAIN}"):
+            loader.rows(np.array([row]))
+    files = arrays.Files(arrays.Rows(dataset, dataset.head, [0]), "tok_light@32", None)
+    column = arrays.Column(files)
+    with pytest.raises(IndexError, match="crops 3 to 3: there are 3"):
+        column.read(files.rows.locate(np.array([0])), np.array([3]))
 
 
 def test_samples_without_a_label_are_marked(tmp_path: Path) -> None:
