@@ -21,8 +21,8 @@ def domains_of(
     """The modalities of a run, as the snapshot defines them.
 
     Args:
-        inputs: names, `rgb@112` for pixels; by default all tokens, and pixels at the size of the
-            token grids.
+        inputs: names, `rgb@112` for pixels, `t5_caption` for vectors; by default all tokens, and
+            pixels at the size of the token grids.
         targets: names; by default all tokens.
 
     Raises:
@@ -41,10 +41,17 @@ def domains_of(
         names += [f"rgb@{size}" for size in sorted(sizes)]
     chosen = list(inputs) if inputs is not None else names
     pixels = [_pixels(name, pixel_patch, snapshot) for name in chosen if _PIXELS.fullmatch(name)]
-    every = [*tokens.values(), *pixels]
+    vectors = {
+        name: entry.definition
+        for name, entry in snapshot.modalities.items()
+        if entry.definition.masking is Masking.EMBEDDING
+    }
+    every = [*tokens.values(), *pixels, *(each for each in vectors.values() if each.name in chosen)]
     for name in (*chosen, *(targets or ())):
         if name not in {each.name for each in every}:
-            raise UnknownNameError("modality with tokens in this snapshot", name, names)
+            raise UnknownNameError(
+                "modality of this snapshot that a model can see", name, [*names, *vectors]
+            )
     return Domains.of(every, chosen, list(targets) if targets is not None else list(tokens))
 
 

@@ -24,8 +24,9 @@ from fourmill.manifests.snapshots import Snapshot
 from fourmill.train.arrays import Column, Files, Numbers, Places, Rows, Tokens
 from fourmill.train.batch import Batch
 from fourmill.train.cache import ShardCache
-from fourmill.train.domains import Domains
+from fourmill.train.domains import CONTINUOUS, Domains
 from fourmill.train.groups import GroupedShuffle
+from fourmill.train.members import Vectors
 from fourmill.train.order import Shuffle, below, hashed
 from fourmill.train.pixels import PixelReader
 from fourmill.train.prefetch import Ahead
@@ -170,10 +171,12 @@ class TokenLoader(Loader):
         self._order = Shuffle(self._length)
         self._groups = GroupedShuffle(self._rows.starts, together, seed) if together else None
         pixels = [each for each in domains.modalities if each.masking is Masking.PIXELS]
-        tokens = [each for each in domains.modalities if each.masking is not Masking.PIXELS]
+        tokens = [each for each in domains.modalities if each.masking not in CONTINUOUS]
+        vectors = [each for each in domains.modalities if each.masking is Masking.EMBEDDING]
         self._cache = cache
-        self._versions = len(tokens) + 2 * bool(pixels)
+        self._versions = len(tokens) + len(vectors) + 2 * bool(pixels)
         self._tokens = {each.name: Tokens(each, self._files(each.name)) for each in tokens}
+        self._vectors = {each.name: Vectors(each, self._files(each.name)) for each in vectors}
         self._threads = threads
         self._pixels = {
             each.name: self._pixel_reader(each.input_size, cache_bytes // len(pixels))
@@ -234,6 +237,7 @@ class TokenLoader(Loader):
         checks: dict[Files, Callable[[int], None]] = {
             each.column.files: each.check for each in self._tokens.values()
         }
+        checks |= {each.files: each.files.verify for each in self._vectors.values()}
         for reader in self._pixels.values():
             checks |= {files: files.verify for files in reader.files}
         return checks
@@ -264,10 +268,13 @@ class TokenLoader(Loader):
     def _read(
         self, places: Places, crop: Numbers, visits: Numbers, wants_pixels: WantsPixels | None
     ) -> Batch:
-        tokens, pixels, valid = {}, {}, {}
+        tokens, pixels, vectors, valid = {}, {}, {}, {}
         for name, each in self._tokens.items():
             tokens[name] = _tensor(each.read(places, crop))
             valid[name] = _tensor(each.column.files.valid(places.rows))
+        for name, sequences in self._vectors.items():
+            found = [_tensor(each) for each in sequences.read(places)]
+            tokens[name], vectors[name], valid[name] = found
         ids = _tensor(self._rows.ids(places) + self._first_id)
         seen = _tensor(visits)
         wants: Mapping[str, Tensor] = {}
@@ -277,7 +284,7 @@ class TokenLoader(Loader):
             wanted = wants[name].numpy() if name in wants else None
             values, is_valid = reader.read(places, crop, wanted)
             pixels[name], valid[name] = _tensor(values), _tensor(is_valid)
-        return Batch(ids, seen, tokens, valid, pixels)
+        return Batch(ids, seen, tokens, valid, pixels, vectors)
 
     def _count_crops(self) -> int:
         counts = {name: each.column.num_crops for name, each in self._tokens.items()}

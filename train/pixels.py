@@ -2,23 +2,19 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
-from numpy.typing import NDArray
 
 from fourmill.manifests.errors import SampleError
 from fourmill.manifests.labels import decode_image
 from fourmill.manifests.modalities import Kind
-from fourmill.manifests.packing import BLOCK, member_offsets
 from fourmill.tokenize.crops import crop_dense
 from fourmill.train.arrays import Column, Files, Numbers, Places
+from fourmill.train.members import Members
 
 Settings = Int64[np.ndarray, "crops 5"]
 Crops = UInt8[np.ndarray, "crops size size 3"]
-
-_OFFSETS = 4096  # shards whose members' places are kept
 
 _UNKNOWN, _KEPT, _BROKEN = range(3)
 
@@ -39,7 +35,7 @@ class PixelReader:
     def __init__(
         self, images: Files, settings: Column, size: int, cache_bytes: int, threads: int
     ) -> None:
-        self._images = images
+        self._images = Members(images)
         self._settings = settings
         self._size = size
         shape = (settings.num_crops, size, size, 3)
@@ -48,7 +44,6 @@ class PixelReader:
         self._state = np.zeros(kept, np.uint8)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pixels")
-        self._offsets = lru_cache(_OFFSETS)(self._find_offsets)
 
     @property
     def num_crops(self) -> int:
@@ -58,7 +53,7 @@ class PixelReader:
     @property
     def files(self) -> tuple[Files, Files]:
         """What it reads."""
-        return self._images, self._settings.files
+        return self._images.files, self._settings.files
 
     def read(
         self, places: Places, crop: Numbers, wanted: Bool[np.ndarray, " batch"] | None = None
@@ -73,15 +68,14 @@ class PixelReader:
             StoreError: the store refuses, or cannot be reached.
         """
         pixels = np.zeros((len(crop), self._size, self._size, 3), np.uint8)
-        valid = self._images.valid(places.rows)
+        valid = self._images.files.valid(places.rows)
         slots = np.flatnonzero(valid if wanted is None else valid & wanted)
         is_kept = places.rows[slots] < len(self._kept)
         kept, other = slots[is_kept], slots[~is_kept]
-        files = {each: self._images.open(each) for each in np.unique(places.shard[slots]).tolist()}
+        payload = self._images.opened(places, slots)
 
         def cut(slot: int, settings: Settings, out: Crops) -> bool:
-            shard, local = int(places.shard[slot]), int(places.local[slot])
-            return self._cut(self._payload(files[shard], shard, local), settings, out)
+            return self._cut(payload(slot), settings, out)
 
         def keep(slot: int) -> None:
             row, shard = int(places.rows[slot]), int(places.shard[slot])
@@ -119,13 +113,3 @@ class PixelReader:
             return False
         out[:] = crop_dense(image, Kind.IMAGE, settings, image.shape[:2], self._size)
         return True
-
-    def _payload(self, data: NDArray[np.uint8], shard: int, local: int) -> bytes:
-        starts, sizes = self._offsets(shard)
-        start = int(starts[local]) + BLOCK
-        return data[start : start + int(sizes[local])].tobytes()
-
-    def _find_offsets(self, shard: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        rows = self._images.rows
-        sizes = rows.dataset.member_sizes(self._images.modality, int(rows.shards[shard]))
-        return member_offsets(sizes), sizes
