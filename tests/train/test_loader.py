@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from fourmill.manifests.labels import decode_image
 from fourmill.manifests.snapshots import Producer
 from fourmill.train import arrays, runs
 from fourmill.train import pixels as pixels_module
+from fourmill.train.arrays import Column, Files, Rows
 from fourmill.train.config import MaskingConfig, Mixture, TrainConfig
 from fourmill.train.data import domains_of
 from fourmill.train.loader import TokenLoader
@@ -137,6 +139,25 @@ def test_rows_and_crops_that_are_not_there_are_never_read(dataset: Dataset) -> N
     column = arrays.Column(files)
     with pytest.raises(IndexError, match="crops 3 to 3: there are 3"):
         column.read(files.rows.locate(np.array([0])), np.array([3]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("data_offset", -512), ("data_offset", 10**7), ("record_bytes", 8)]
+)
+def test_a_table_that_leads_out_of_its_files_is_refused(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, field: str, value: int
+) -> None:
+    column = Rows.column
+
+    def broken(rows: Rows, modality: str, name: str) -> list[Any]:
+        found = column(rows, modality, name)
+        return [value] * len(found) if name == field else found
+
+    rows = Rows(dataset, dataset.head, [0, 1])
+    Column(Files(rows, "tok_light@32", None))
+    monkeypatch.setattr(Rows, "column", broken)
+    with pytest.raises(ShardError, match=r"shard-000000.tar.*would lie outside of it"):
+        Column(Files(rows, "tok_light@32", None))
 
 
 def test_samples_without_a_label_are_marked(tmp_path: Path) -> None:
