@@ -168,6 +168,7 @@ CHANGED = {
     "inputs": {"inputs", "masking"},
     "without": {"inputs", "targets"},
     "length": {"steps"},
+    "fraction": {"fraction"},
     "mae": {"inputs", "targets", "masking"},
     "beit": {"inputs", "targets", "masking"},
 }
