@@ -77,12 +77,15 @@ def load_weights(place: Path, model: FourM) -> None:
     """The weights of a checkpoint, of a run's or of the reference's.
 
     Args:
-        place: a folder with `model.safetensors`, or the file.
+        place: a checkpoint, of which averaged weights count if it has them; any folder with
+            `model.safetensors`; or a file.
 
     Raises:
         ConfigError: it cannot be read, or is not of this model.
     """
-    path = place / WEIGHTS if place.is_dir() else place
+    path = place
+    if place.is_dir():
+        path = place / (AVERAGE if (place / AVERAGE).exists() else WEIGHTS)
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -66,7 +66,7 @@ def train(
     if launcher == "ray" and before < settings.steps:
         from fourmill.train.launch import train_with_ray
 
-        train_with_ray(settings, processes, address)
+        train_with_ray(settings, processes, address, profile)
     elif before < settings.steps or process_count() > 1:  # others wait until all are there
         _train(settings, profile)
     report = _report(settings)

@@ -9,7 +9,9 @@ from fourmill.train.config import TrainConfig
 _RESTARTS = 3  # of the whole, where a process or its node is lost: it goes on from its checkpoint
 
 
-def train_with_ray(config: TrainConfig, processes: int, address: str | None = None) -> None:
+def train_with_ray(
+    config: TrainConfig, processes: int, address: str | None = None, profiled_steps: int = 0
+) -> None:
     """Train in `processes` processes of a Ray cluster, on a GPU each where there are GPUs.
 
     Paths of the configuration are made absolute: on a cluster they have to be on what all of its
@@ -17,6 +19,7 @@ def train_with_ray(config: TrainConfig, processes: int, address: str | None = No
 
     Args:
         address: of a running cluster; by default one of this machine, for the time of the training.
+        profiled_steps: see `loop.train`.
 
     Raises:
         ConfigError: Ray Train is not installed.
@@ -36,7 +39,10 @@ def train_with_ray(config: TrainConfig, processes: int, address: str | None = No
     try:
         trainer = TorchTrainer(
             _train_here,
-            train_loop_config={"config": settings.model_dump(mode="json")},
+            train_loop_config={
+                "config": settings.model_dump(mode="json"),
+                "profiled_steps": profiled_steps,
+            },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=processes, use_gpu=use_gpu),
             run_config=RunConfig(
@@ -58,7 +64,7 @@ def _train_here(options: dict[str, Any]) -> None:
 
     config = TrainConfig.model_validate(options["config"])
     with progress_bar("training 4M", config.steps) as report:
-        train(config, report)
+        train(config, report, options["profiled_steps"])
 
 
 def _has_gpus() -> bool:

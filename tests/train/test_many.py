@@ -19,10 +19,13 @@ from tests.train.stopping import Stop, stop_after
 
 from fourmill.manifests.errors import ConfigError, TrainingError
 from fourmill.train import runs, saving
+from fourmill.train.checkpoint import load_weights
 from fourmill.train.config import TrainConfig
+from fourmill.train.exchange import to_reference
 from fourmill.train.launch import train_with_ray
-from fourmill.train.loop import train
+from fourmill.train.loop import build_model, train
 from fourmill.train.metrics import read_metrics
+from fourmill.train.plan import plan_run
 from fourmill.train.saving import best_checkpoint
 
 MakeConfig = Callable[..., TrainConfig]
@@ -147,6 +150,10 @@ def test_averaged_weights_follow_the_weights_and_are_what_is_judged(
         torch.testing.assert_close(averages[1][name], expected)
     assert losses(config) == losses(plain)
     assert losses(config, "val") != losses(plain, "val")
+    run = plan_run(config)
+    model = build_model(run.domains, config.model)
+    load_weights(second, model)  # what predictions are made with
+    assert all(torch.equal(averages[1][name], each) for name, each in to_reference(model).items())
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
