@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--json] [--only step packed device]
 
-step: forward, backward and optimizer of a small 4M on the CPU, beside an implementation as one
+step: forward, backward and optimizer of small models on the CPU, beside an implementation as one
 writes it first: every place of every modality is embedded in float32, the chosen ones are gathered
 from all, attention is products and softmax with its masks written out, each modality's logits are
 all there, and AdamW is torch's own default. Both have the same weights and the same masks, and
@@ -43,6 +43,12 @@ from fourmill.train.selection import PADDING, Selection
 NAME = "train"  # a file of that name would hide the package
 
 _DOMAINS = Domains.of([modality(name) for name in FOURM_7])
+_SIZES = {
+    "micro": (ModelShape(64, 4, encoder_depth=2, decoder_depth=2), 32),
+    "small": (ModelShape(128, 2, encoder_depth=4, decoder_depth=4), 16),
+    "tiny": (ModelShape(**PRESETS["tiny"]), 8),
+}
+"""Shape, and samples of a step."""
 _RECIPE = TrainConfig(root="", tokenizers=Path(), out=Path(), weight_decay=0.05)
 _MFU_GOALS = {"base": 0.40, "large": 0.45}
 _BATCHES = {"base": 512, "large": 192}
@@ -54,16 +60,17 @@ class Options:
 
     Attributes:
         only: these parts.
-        dim: width of the small model, of 4 + 4 blocks.
-        batch: samples of a step.
+        sizes: of the step: micro (64 wide, 2 + 2 blocks, that of the golden tests), small (128
+            wide, 4 + 4 blocks), tiny (4M-Ti).
+        batch: samples of the packed step.
         repeats: of each pair.
         threads: of the CPU.
         json: print one JSON object a line instead of a table.
     """
 
     only: tuple[str, ...] = ("step", "packed", "device")
-    dim: int = 128
-    batch: int = 16
+    sizes: tuple[str, ...] = ("micro", "small", "tiny")
+    batch: int = 8
     repeats: int = 5
     threads: int = 1
     json: bool = False
@@ -263,16 +270,17 @@ class Bench:
         self.options = options
 
     def step(self) -> Iterator[Result]:
-        """A whole step on the CPU."""
-        options = self.options
-        torch.set_num_threads(options.threads)
-        heads = max(1, options.dim // 64)
-        shape = ModelShape(options.dim, heads, encoder_depth=4, decoder_depth=4)
+        """Whole steps on the CPU."""
+        torch.set_num_threads(self.options.threads)
+        for name in self.options.sizes:
+            yield self._step_of(name)
+
+    def _step_of(self, name: str) -> Result:
+        shape, samples = _SIZES[name]
         model = FourM(_DOMAINS, shape)
         plain = Plain(model)
-        batch = make_batch(options.batch)
         config = MaskingConfig(law="faithful", input_tokens=128, target_tokens=128)
-        selection = Masking(_DOMAINS, config, seed=0)(batch)
+        selection = Masking(_DOMAINS, config, seed=0)(make_batch(samples))
         dense, pixels = densify(selection), selection.continuous["rgb@224"]
         model.packed = True  # the published law leaves padding, which ours need not compute
 
@@ -284,14 +292,20 @@ class Bench:
         if not abs(losses[0] - losses[1]) <= 1e-4 * losses[0]:  # nor is NaN the same
             raise SystemExit(f"the losses are {losses[0]} and {losses[1]}: not the same model")
         ours, theirs = _our_step(model, selection), _plain_step(plain, plain_loss)
-        ours(), theirs()  # memory is found
-        pairs = [(_seconds(theirs), _seconds(ours)) for _ in range(options.repeats)]
-        slow, fast = (options.batch / statistics.median(each) for each in zip(*pairs, strict=True))
+        return self._beside(f"train/step/{name}", samples, theirs, ours, "a plain eager step", 1.5)
+
+    def _beside(
+        self, name: str, samples: int, slow: Callable[[], None], fast: Callable[[], None],
+        baseline: str, goal: float,
+    ) -> Result:  # fmt: skip
+        """Two steps in turns."""
+        slow(), fast()  # memory is found
+        pairs = [(_seconds(slow), _seconds(fast)) for _ in range(self.options.repeats)]
+        before, now = (samples / statistics.median(each) for each in zip(*pairs, strict=True))
         ratio = statistics.median(one / other for one, other in pairs)
-        yield Result(
-            f"train/step/{options.dim}-wide", round(fast, 2), "samples/s", "a plain eager step",
-            round(slow, 2), round(ratio, 3), 1.5,
-        )  # fmt: skip
+        return Result(
+            name, round(now, 2), "samples/s", baseline, round(before, 2), round(ratio, 3), goal
+        )
 
     def packed(self) -> Iterator[Result]:
         """Our step without padding, under the published law."""
@@ -303,17 +317,13 @@ class Bench:
         held = float((selection.target_modality != PADDING).float().mean())
         step = _our_step(model, selection)
 
-        def seconds(packed: bool) -> float:
+        def padded_or_not(packed: bool) -> None:
             model.packed = packed
-            return _seconds(step)
+            step()
 
-        seconds(False), seconds(True)
-        pairs = [(seconds(False), seconds(True)) for _ in range(options.repeats)]
-        slow, fast = (options.batch / statistics.median(each) for each in zip(*pairs, strict=True))
-        ratio = statistics.median(one / other for one, other in pairs)
-        yield Result(
-            "train/packed/tiny", round(fast, 2), "samples/s",
-            f"with {1 - held:.0%} of targets padding", round(slow, 2), round(ratio, 3), 1.0,
+        yield self._beside(
+            "train/packed/tiny", options.batch, lambda: padded_or_not(False),
+            lambda: padded_or_not(True), f"with {1 - held:.0%} of targets padding", 1.0,
         )  # fmt: skip
 
     def device(self) -> Iterator[Result]:
