@@ -1,5 +1,8 @@
 """A training as a job of Ray Train: the same loop, in processes that Ray places and restarts."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ def train_with_ray(
         profiled_steps: see `loop.train`.
 
     Raises:
-        ConfigError: Ray Train is not installed.
+        ConfigError: Ray Train is not installed, or nobody answers at the address.
         TrainingError: the training failed, on every try.
     """
     try:
@@ -34,14 +37,13 @@ def train_with_ray(
     out, tokenizers = config.out.resolve(), config.tokenizers.resolve()
     root = config.root if "://" in config.root else str(Path(config.root).resolve())
     settings = config.model_copy(update={"out": out, "tokenizers": tokenizers, "root": root})
-    use_gpu = config.device != "cpu" and _has_gpus()
-    ray.init(address=address, num_cpus=None if address else processes + 1)
-    try:
+    with _connected(address, processes):
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        use_gpu = config.device != "cpu" and there.get("GPU", 0) >= processes
         trainer = TorchTrainer(
             _train_here,
             train_loop_config={
-                "config": settings.model_dump(mode="json"),
-                "profiled_steps": profiled_steps,
+                "config": settings.model_dump(mode="json"), "profiled_steps": profiled_steps,
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(num_workers=processes, use_gpu=use_gpu),
@@ -50,10 +52,38 @@ def train_with_ray(
                 storage_path=str(out.parent / ".ray"),
                 failure_config=FailureConfig(max_failures=_RESTARTS),
             ),
-        )
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"{out}: the training failed in Ray: {error}") from error
+        )  # fmt: skip
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise TrainingError(f"{out}: the training failed in Ray: {error}") from error
+
+
+@contextmanager
+def _connected(address: str | None, processes: int) -> Iterator[None]:
+    """Ray for the time of a training, unless this process uses it already.
+
+    Without an address no other cluster is joined, whatever runs on this machine.
+
+    Raises:
+        ConfigError: nobody answers at the address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        if address is None:
+            ray.init(address="local", num_cpus=processes + 1, include_dashboard=False)
+        else:  # with this very code
+            package = Path(os.path.abspath(__file__)).parents[1]
+            ray.init(address=address, runtime_env={"py_modules": [str(package)]})
+    except ConnectionError as error:
+        raise ConfigError(f"no Ray cluster answers at {address}: {error}") from error
+    try:
+        yield
     finally:
         ray.shutdown()
 
@@ -65,9 +95,3 @@ def _train_here(options: dict[str, Any]) -> None:
     config = TrainConfig.model_validate(options["config"])
     with progress_bar("training 4M", config.steps) as report:
         train(config, report, options["profiled_steps"])
-
-
-def _has_gpus() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
