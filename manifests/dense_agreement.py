@@ -262,9 +262,17 @@ def fit(
     one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
     """The other one, scaled and shifted to be as near to the first as can be (least squares)."""
+    scale, shift = scale_and_shift(one, other)
+    return np.asarray(scale * other + shift)
+
+
+def scale_and_shift(
+    one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
+) -> tuple[float, float]:
+    """What `fit` does to the other one."""
     columns = np.stack([other.ravel(), np.ones(other.size)], axis=1)
-    scale_shift, *_ = np.linalg.lstsq(columns, one.ravel(), rcond=None)
-    return np.asarray((columns @ scale_shift).reshape(other.shape))
+    (scale, shift), *_ = np.linalg.lstsq(columns, one.ravel(), rcond=None)
+    return float(scale), float(shift)
 
 
 def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:

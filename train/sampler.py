@@ -100,7 +100,7 @@ class Sampler:
             ConfigError: no model there, or a folder of tokenizers that is not.
             MissingPackageError: an id that is not on this machine and cannot be fetched.
         """
-        place = _run_folder(where)
+        place = run_folder(where)
         folder = tokenizers or _tokenizers_of(place)
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder of tokenizers; give --tokenizers")
@@ -233,7 +233,8 @@ class Sampler:
         return ids
 
 
-def _run_folder(where: str | Path) -> str | Path:
+def run_folder(where: str | Path) -> str | Path:
+    """Where the model of a run's YAML file lies; of anything else the same."""
     path = Path(where)
     if path.suffix in (".yaml", ".yml"):
         return load_train_config(path).out

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourmill.manifests.labels import Label
-from fourmill.manifests.modalities import Kind, Modality
+from fourmill.manifests.modalities import Kind
 from fourmill.tokenize.values import standardise_depth
 from fourmill.train.evaluation.captions import references_of, words_of
 from fourmill.train.evaluation.ensembles import as_normals, as_type
@@ -27,11 +27,11 @@ class MeanPredictor(ABC):
         """Learn from a label of the training split, cropped as predictions are."""
 
     @abstractmethod
-    def predict(self) -> Label:
-        """The label, the same for every sample."""
+    def predict(self) -> Label | None:
+        """The label, the same for every sample; `None` if nothing was learned."""
 
 
-def mean_predictor(definition: Modality) -> MeanPredictor | None:
+def mean_predictor(kind: Kind) -> MeanPredictor | None:
     """The best guess without a look, by the kind of modality; `None` of kinds that have none.
 
     The mean depth (of depth standardised in each picture, as models are that predict no scale),
@@ -39,14 +39,14 @@ def mean_predictor(definition: Modality) -> MeanPredictor | None:
     place; the caption that is given most often, and of those the one whose words are in the most
     captions; of boxes the mean box of every class, the most frequent class first.
     """
-    match definition.kind:
+    match kind:
         case Kind.TEXT:
             return _TypicalCaption()
         case Kind.BOXES:
             return _MeanBoxes()
         case Kind.CLASSES:
             return _FrequentClasses()
-        case kind if kind in _AVERAGED:
+        case _ if kind in _AVERAGED:
             return _Mean(kind)
         case _:
             return None
@@ -82,14 +82,15 @@ class _Mean(MeanPredictor):
         self._sum += values
         self._count += known
 
-    def predict(self) -> Label:
-        assert self._sum is not None
-        assert self._count is not None
+    def predict(self) -> Label | None:
+        if self._sum is None or self._count is None:
+            return None
         mean = self._sum / np.maximum(self._count, 1)
         if self._kind is Kind.NORMAL:
             return as_normals(mean)
         if self._kind is Kind.DEPTH:
-            return (mean - mean.min()).astype(np.float32)
+            depth: Label = (mean - mean.min()).astype(np.float32)
+            return depth
         return as_type(mean, self._dtype)
 
 
@@ -103,10 +104,10 @@ class _FrequentClasses(MeanPredictor):
             counts = self._counts.setdefault(each, np.zeros(label.shape, np.int32))
             counts += label == each
 
-    def predict(self) -> Label:
+    def predict(self) -> Label | None:
         numbers = sorted(self._counts)
         if not numbers:
-            return np.full((1, 1), 255, np.uint8)
+            return None
         counts = np.stack([self._counts[each] for each in numbers])
         best = np.array(numbers, np.uint8)[counts.argmax(axis=0)]
         # where no picture knew a class: what is most frequent anywhere
@@ -124,13 +125,13 @@ class _TypicalCaption(MeanPredictor):
             self._captions[each] += 1
             self._words.update(set(words_of(each)))
 
-    def predict(self) -> Label:
+    def predict(self) -> Label | None:
         def typical(caption: str) -> tuple[int, float, str]:
             words = set(words_of(caption))
             mean = sum(self._words[each] for each in words) / max(1, len(words))
             return self._captions[caption], mean, caption
 
-        return max(self._captions, key=typical, default="")
+        return max(self._captions, key=typical, default=None)
 
 
 class _MeanBoxes(MeanPredictor):
@@ -146,7 +147,9 @@ class _MeanBoxes(MeanPredictor):
             self._sums[each["class_name"]] += np.array(each["boxes"], np.float64)
             self._counts[each["class_name"]] += 1
 
-    def predict(self) -> Label:
+    def predict(self) -> Label | None:
+        if not self._samples:
+            return None
         found: list[dict[str, Any]] = [
             {
                 "boxes": (self._sums[name] / count).tolist(),

@@ -34,9 +34,7 @@ class ClassMetric(Metric):
 
     headline = "mean_iou"
 
-    def __init__(
-        self, truth: Modality, predicted: Modality, ignored: Collection[str] = ()
-    ) -> None:
+    def __init__(self, truth: Modality, predicted: Modality, ignored: Collection[str] = ()) -> None:
         self._truth, self._predicted = truth, predicted
         self._ignored = [_index(truth, each) for each in ignored]
         _refuse_other_classes(truth, predicted, self._ignored)

@@ -7,7 +7,6 @@ picture best (least squares, in depth; as for affine-invariant depth since MiDaS
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -16,10 +15,7 @@ from fourmill.manifests import dense_agreement as dense
 from fourmill.manifests.labels import Label
 from fourmill.tokenize.values import standardise_depth
 from fourmill.train.evaluation.metric import Means, Metric, Scores
-
-Alignment: TypeAlias = Literal["scale_and_shift", "scale", "none"]
-
-ALIGNMENTS: tuple[Alignment, ...] = ("scale_and_shift", "scale", "none")
+from fourmill.train.evaluation.settings import Alignment
 
 _DELTAS = (1.25, 1.25**2, 1.25**3)
 _TINY = 1e-9

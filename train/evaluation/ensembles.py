@@ -1,4 +1,4 @@
-"""Several samples of one prediction, as one: means, votes, and where neither makes sense, the first.
+"""Several samples of one prediction, as one: means or votes; of what has neither, the first.
 
 After 4M-21 (Bachmann et al. 2024), whose figures of normals and classes are of ten samples.
 """
@@ -39,7 +39,9 @@ def combine(kind: Kind, samples: Sequence[Label]) -> Label:
     return as_type(mean, stack.dtype)
 
 
-def most_frequent(stack: UInt8[np.ndarray, "samples *shape"]) -> UInt8[np.ndarray, "*shape"]:
+def most_frequent(
+    stack: UInt8[np.ndarray, "samples height width"],
+) -> UInt8[np.ndarray, "height width"]:
     """The class that most samples have at each place; among equals the lowest number."""
     best = np.full(stack.shape[1:], 255, np.uint8)
     votes = np.zeros(stack.shape[1:], np.int64)
