@@ -24,7 +24,7 @@ from fourmill.tokenize.registry import load as load_tokenizer
 from fourmill.train import runs
 from fourmill.train.config import load_train_config
 from fourmill.train.devices import autocast, choose_device, choose_dtype
-from fourmill.train.domains import Domains
+from fourmill.train.domains import CONTINUOUS, Domains
 from fourmill.train.generate import Conditions, generate
 from fourmill.train.model import FourM
 from fourmill.train.published import Which, load_published, located
@@ -44,7 +44,7 @@ class TokenizerFolder(Mapping[str, Tokenizer]):
     def __init__(self, folder: Path, domains: Domains) -> None:
         self._places: dict[str, Path] = {}
         self._loaded: dict[str, Tokenizer] = {}
-        for name in domains.names:
+        for name in [each.name for each in domains.modalities if each.masking not in CONTINUOUS]:
             places = (folder / name, folder / f"tok_{name}")
             found = [place for place in places if place.exists()]
             if found:
@@ -234,7 +234,7 @@ class Sampler:
 
 
 def run_folder(where: str | Path) -> str | Path:
-    """Where the model of a run's YAML file lies; of anything else the same."""
+    """The folder of the run that a YAML file describes; anything else as it is."""
     path = Path(where)
     if path.suffix in (".yaml", ".yml"):
         return load_train_config(path).out

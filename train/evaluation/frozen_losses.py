@@ -10,12 +10,12 @@ from fourmill.manifests.modalities import Masking as How
 from fourmill.train.config import MaskingConfig
 from fourmill.train.data import refuse_other_definitions
 from fourmill.train.devices import autocast
-from fourmill.train.evaluation.samples import spread
 from fourmill.train.loader import TokenLoader
 from fourmill.train.loop import EVAL_SEED
 from fourmill.train.loss import compute_loss
 from fourmill.train.masking import Masking
 from fourmill.train.meter import LossMeter
+from fourmill.train.order import spread
 from fourmill.train.processes import Process
 from fourmill.train.runs import Run
 from fourmill.train.sampler import Sampler

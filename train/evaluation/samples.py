@@ -15,6 +15,7 @@ from fourmill.manifests.modalities import Kind, Modality
 from fourmill.tokenize.base import CropSettings
 from fourmill.tokenize.boxes import clip_box
 from fourmill.tokenize.crops import crop_dense, crop_settings
+from fourmill.train.order import spread
 
 _SURE = 0.5  # share of a resampled place that has to be known
 
@@ -98,17 +99,6 @@ class Split:
         key = opened["rgb"].keys[row]
         crop = crop_settings(key, image.shape[0], image.shape[1], 1)
         return Sample(self._numbers[index], key, image, crop, labels)
-
-
-def spread(count: int, limit: int | None) -> list[int]:
-    """Numbers below `count`: all, or `limit` of them at even distances.
-
-    >>> spread(10, 4), spread(3, 4)
-    ([0, 3, 6, 9], [0, 1, 2])
-    """
-    if limit is None or limit >= count:
-        return list(range(count))
-    return sorted({int(each) for each in np.linspace(0, count - 1, limit)})
 
 
 def cropped(definition: Modality, label: Label, sample: Sample, side: int) -> Label:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, UnknownNameError
-from fourmill.manifests.modalities import Kind, Masking, Modality
+from fourmill.manifests.modalities import Kind, Modality
 from fourmill.train.evaluation.classes import ClassMetric
+from fourmill.train.predict import pixel_inputs
 from fourmill.train.sampler import Sampler
 
 _REFERENCES = frozenset({Kind.TEXT, Kind.STRUCTURE})  # what captions may be compared with
@@ -133,8 +134,8 @@ def _inputs(sampler: Sampler, dataset: Dataset, asked: Sequence[str]) -> dict[st
     domains = sampler.domains
     chosen = [sampler.resolve(each) for each in asked]
     if not asked:
-        pixels = [n for n in domains.inputs if domains.modality(n).masking is Masking.PIXELS]
-        chosen = sorted(pixels, key=lambda each: domains.modality(each).input_size)[:1]
+        by_size = sorted(pixel_inputs(domains), key=lambda n: domains.modality(n).input_size)
+        chosen = by_size[:1]
     if not chosen:
         raise ConfigError(
             f"the model takes no pixels: name what it is given with --inputs; it knows "
