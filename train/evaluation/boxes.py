@@ -51,6 +51,7 @@ class BoxMetric(Metric):
     def add(self, truth: Label, predicted: Label) -> Scores:
         assert isinstance(truth, dict)
         assert isinstance(predicted, dict)
+        truth, predicted = _lowered(truth), _lowered(predicted)
         self._samples += 1
         for each in truth["instances"]:
             self._truths.append(self._entry(each) | {"id": len(self._truths) + 1, "iscrowd": 0})
@@ -68,10 +69,9 @@ class BoxMetric(Metric):
 
     def _entry(self, instance: Mapping[str, Any]) -> dict[str, Any]:
         left, top, right, bottom = (self._side * float(each) for each in instance["boxes"])
-        name = str(instance["class_name"]).lower()
         return {
             "image_id": self._samples,
-            "category_id": self._classes.setdefault(name, len(self._classes) + 1),
+            "category_id": self._classes.setdefault(instance["class_name"], len(self._classes) + 1),
             "bbox": [left, top, right - left, bottom - top],
             "area": (right - left) * (bottom - top),
         }
@@ -110,3 +110,12 @@ class BoxMetric(Metric):
             ],
             "annotations": annotations,
         }  # fmt: skip
+
+
+def _lowered(label: Mapping[str, Any]) -> dict[str, Any]:
+    """With names in lower case."""
+    return {
+        "instances": [
+            {**each, "class_name": each["class_name"].lower()} for each in label["instances"]
+        ]
+    }  # fmt: skip

@@ -59,6 +59,7 @@ class CaptionMetric(Metric):
         names = ["cider", *(f"bleu{number}" for number in range(1, _GRAMS + 1)), "word_overlap"]
         if not self._count:
             return dict.fromkeys(names, math.nan)
+        self._bleu._score = None  # else it would answer in another form the next time
         with contextlib.redirect_stdout(io.StringIO()):
             bleu, _ = self._bleu.compute_score(option="closest", verbose=0)
         # of one sample every phrase is in every truth, and nothing distinguishes it

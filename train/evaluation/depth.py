@@ -22,7 +22,7 @@ _TINY = 1e-9
 
 
 class DepthMetric(Metric):
-    """Means over pictures of `l1`, `abs_rel`, `rmse` and `delta1` to `delta3`.
+    """Means over pictures of `abs_rel`, `rmse`, `delta1` to `delta3`, and `l1`.
 
     `l1` is the mean difference of depth that is standardised in each picture, both sides by
     themselves (mean and deviation without the nearest and farthest tenth); it needs no alignment.
@@ -48,11 +48,12 @@ class DepthMetric(Metric):
         assert isinstance(predicted, np.ndarray)
         known = (truth > 0) & (truth >= self._least * float(truth.max()))
         ours, theirs = (each[known].astype(np.float64) for each in (truth, predicted))
-        scores = {"l1": standardised_l1(ours, theirs)} if ours.size else {"l1": math.nan}
+        scores: dict[str, float] = {}
         for number, alignment in enumerate(self._alignments):
             suffix = f"/{alignment}" if number else ""
             found = depth_errors(ours, align(ours, theirs, alignment))
             scores |= {name + suffix: value for name, value in found.items()}
+        scores["l1"] = standardised_l1(ours, theirs) if ours.size else math.nan
         self._means.add(scores)
         return scores
 

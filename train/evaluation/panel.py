@@ -43,7 +43,9 @@ def draw_panel(evaluator: Evaluator, result: Result, settings: Settings) -> Imag
                 render(task.predicted, shown, _SIDE, image, like=_range(truth)),
             ]
         )
-        titles.append(f"{title}\n{result.headline} {judged.scores[result.headline]:.3g}")
+        titles.append(
+            f"{title}\n{result.headline} {judged.scores[result.headline]:.3g}\n{judged.key}"
+        )
     if not rows:
         return None
     what = f"{task.name} from {', '.join(sorted(task.inputs))}"
@@ -57,8 +59,8 @@ def chosen(ranked: Sequence[Judged]) -> list[tuple[str, Judged]]:
     middle = max(0, count // 2 - each // 2)
     places = {
         "best": range(min(each, count)),
-        "median": range(middle, min(middle + each, count)),
         "worst": range(max(0, count - each), count),
+        "median": range(middle, min(middle + each, count)),
     }
     titles: dict[int, str] = {}
     for title, numbers in places.items():

@@ -1,6 +1,7 @@
 """What an evaluation found, for programs (JSON) and for people (Markdown)."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def markdown(whole: Mapping[str, Any]) -> str:
         lines += ["## Cross-entropy on frozen masks", ""]
         lines += _table(["tokens", "nats a target"], [[n, _number(v)] for n, v in losses.items()])
     lines += [f"- {each}" for each in whole["notes"]]
-    return "\n".join(lines).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
 def _section(record: Mapping[str, Any]) -> list[str]:
