@@ -61,7 +61,7 @@ def feature_network() -> FeatureNetwork:
 
 
 class ClipScore:
-    """How well pictures and texts go together: 100 times the cosine, at least 0; the mean.
+    """How well pictures and texts go together: 100 times the mean cosine, at least 0.
 
     Raises:
         MissingPackageError: CLIP's weights or torchmetrics are not on this machine.
@@ -78,7 +78,7 @@ class ClipScore:
             raise MissingPackageError(
                 "CLIPScore needs torchmetrics: `pip install 'fourmill[evaluate]'`"
             ) from error
-        pair = (weights.build(CLIPModel), weights.build(CLIPProcessor))
+        pair = (_Projected(weights.build(CLIPModel)), weights.build(CLIPProcessor))
         self._score: Any = CLIPScore(model_name_or_path=lambda: pair)
 
     def add(self, picture: UInt8[np.ndarray, "height width 3"], text: str) -> None:
@@ -88,8 +88,29 @@ class ClipScore:
             self._score.update(values, text)
 
     def total(self) -> float:
-        """The mean over all pairs."""
+        """Of all pairs."""
         return float(self._score.compute())
+
+
+class _Projected(nn.Module):
+    """CLIP as torchmetrics knows it: newer releases of transformers wrap the features up."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.config = model.config
+
+    def get_image_features(self, *given: Any, **more: Any) -> Tensor:
+        """Of pictures, `[B, D]`."""
+        return self._plain(self.model.get_image_features(*given, **more))
+
+    def get_text_features(self, *given: Any, **more: Any) -> Tensor:
+        """Of texts, `[B, D]`."""
+        return self._plain(self.model.get_text_features(*given, **more))
+
+    def _plain(self, output: Any) -> Tensor:
+        found: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+        return found
 
 
 class _Lite(nn.Module):
