@@ -91,6 +91,15 @@ class BatchSource(Source, Protocol):
         """
 
 
+@runtime_checkable
+class FarSource(Source, Protocol):
+    """A corpus with depth beyond the 32 metres that are kept at half a millimetre."""
+
+    @property
+    def farthest(self) -> float:
+        """Metres of the largest `truth_depth`."""
+
+
 def read_all(source: Source, items: Sequence[Item]) -> Sequence[Reading]:
     """The items' samples, or what kept each from being read, in their order."""
     if isinstance(source, BatchSource):
