@@ -11,13 +11,8 @@ from fourmill.manifests.errors import SampleError, SourceError
 from fourmill.manifests.labels import Label
 from fourmill.pipeline.sources.base import Item, RawSample
 from fourmill.pipeline.sources.files import open_place
-from fourmill.pipeline.sources.originals import (
-    files_below,
-    read_file,
-    read_matlab,
-    read_table,
-    split_folders,
-)
+from fourmill.pipeline.sources.matlab import read_matlab
+from fourmill.pipeline.sources.originals import files_below, read_file, read_table, split_folders
 
 SPLITS = ("train", "val")
 SYNSETS = "LOC_synset_mapping.txt"

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fourmill.manifests.class_names import NYU40
-from fourmill.manifests.errors import MissingPackageError, SampleError, SourceError
+from fourmill.manifests.errors import SampleError, SourceError
 from fourmill.manifests.label_checks import UNKNOWN_CLASS
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import modality
@@ -21,8 +20,7 @@ from fourmill.pipeline.corpora.encoding import boxes
 from fourmill.pipeline.sources.base import Item, RawSample, Reading
 from fourmill.pipeline.sources.beside import checked
 from fourmill.pipeline.sources.files import open_place
-from fourmill.pipeline.sources.formats import MAX_PIXELS
-from fourmill.pipeline.sources.originals import MAX_FILE_BYTES, read_matlab
+from fourmill.pipeline.sources.matlab import array_of, open_hdf5, read_matlab, words_of
 
 FILE = "nyu_depth_v2_labeled.mat"
 SPLIT_FILE = "splits.mat"
@@ -34,7 +32,6 @@ LAYOUT = (
 )
 _TOGETHER = 16  # pictures that a worker reads while the file is open
 _ARRAYS = {"images": ("u1", 4), "depths": ("f4", 3), "labels": ("u2", 3), "instances": ("u1", 3)}
-_MAX_LETTERS = 200  # of a word
 
 
 @dataclass
@@ -164,13 +161,13 @@ def _upright(array: NDArray[Any]) -> NDArray[Any]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[dict[str, Any]]:
-    """The arrays in the file, none of whose parts is too large to read.
+    """The arrays in the file.
 
     Raises:
         SourceError: no such file, or not what it should be.
     """
-    with _hdf5(path) as file:
-        arrays = {name: _array(path, file, name, *each) for name, each in _ARRAYS.items()}
+    with _file(path) as file:
+        arrays = {name: array_of(file, name, *each) for name, each in _ARRAYS.items()}
         count, *sides = arrays["depths"].shape
         expected = dict.fromkeys(arrays, (count, *sides)) | {"images": (count, 3, *sides)}
         for name, each in arrays.items():
@@ -182,63 +179,19 @@ def _opened(path: str) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _hdf5(path: str) -> Iterator[Any]:
-    if find_spec("h5py") is None:
-        raise MissingPackageError("NYUv2 needs h5py: pip install 'fourmill[nyu]'")
-    import h5py
-
-    fs, place = _file_of(path, FILE)
+def _file(path: str) -> Iterator[Any]:
+    fs, place = _place(path, FILE)
     if not fs.isfile(place):
         raise SourceError(f"{path}: no {FILE} there; {LAYOUT}")
-    with fs.open(place, "rb") as stream:
-        try:
-            file = h5py.File(stream, "r")
-        except OSError as error:
-            raise SourceError(f"{place}: not a MATLAB file of version 7.3: {error}") from error
-        with file:
-            yield file
-
-
-def _is_own(array: Any) -> bool:
-    """Whether it is an array whose numbers are in this very file."""
-    import h5py
-
-    return isinstance(array, h5py.Dataset) and not array.is_virtual and not array.external
-
-
-def _array(path: str, file: Any, name: str, kind: str, axes: int) -> Any:
-    import h5py
-
-    link = file.get(name, getlink=True)
-    # only what is in the file itself
-    array: Any = file[name] if isinstance(link, h5py.HardLink) else None
-    if not _is_own(array):
-        raise SourceError(f"{path}: {FILE} has no array {name!r}; {LAYOUT}")
-    if array.ndim != axes or array.dtype != np.dtype(kind):
-        raise SourceError(
-            f"{path}: {name} is {array.dtype} of {array.ndim} axes, expected {np.dtype(kind)} of "
-            f"{axes}"
-        )
-    chunk = int(np.prod(array.chunks or (1,))) * array.dtype.itemsize
-    if array.shape[-1] * array.shape[-2] > MAX_PIXELS or chunk > MAX_FILE_BYTES:
-        raise SourceError(
-            f"{path}: {name} has parts of {array.shape[1:]} numbers in chunks of {chunk:,} bytes, "
-            f"which is more than any picture needs"
-        )
-    return array
+    with open_hdf5(fs, place, "nyu") as file:
+        yield file
 
 
 @lru_cache(maxsize=2)  # once a worker
 def _words(path: str) -> list[str]:
     """The 894 words, the first of which is number 1."""
-    with _hdf5(path) as file:
-        cells = _array(path, file, "names", "O", 2)
-        letters = [file[each] for each in cells[()].ravel() if each]
-        if len(letters) != cells.size or not all(map(_is_own, letters)):
-            raise SourceError(f"{path}: 'names' in {FILE} is no list of words; {LAYOUT}")
-        if any(each.size > _MAX_LETTERS or each.dtype.kind != "u" for each in letters):
-            raise SourceError(f"{path}: 'names' in {FILE} has a word that is none")
-        return ["".join(map(chr, each[()].ravel().tolist())) for each in letters]
+    with _file(path) as file:
+        return words_of(file, "names")
 
 
 @lru_cache(maxsize=2)
@@ -265,13 +218,13 @@ def _splits(path: str) -> dict[str, list[int]]:
 
 
 def _matlab(path: str, name: str, variables: Sequence[str]) -> dict[str, NDArray[Any]] | None:
-    fs, place = _file_of(path, name)
+    fs, place = _place(path, name)
     if not fs.isfile(place):
         return None
     return read_matlab(fs, place, variables)
 
 
-def _file_of(path: str, name: str) -> tuple[Any, str]:
+def _place(path: str, name: str) -> tuple[Any, str]:
     """A file of the set, beside the large one if that is what the user named."""
     fs, root = open_place(path)
     folder = root.rpartition("/")[0] if root.endswith(".mat") else root

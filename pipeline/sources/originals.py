@@ -1,10 +1,7 @@
 """What the readers of public sets share: bounded reading, folders that must be there, splits."""
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from numpy.typing import NDArray
 
 from fourmill.manifests.errors import SampleError, SourceError
 
@@ -44,25 +41,6 @@ def read_table(fs: Any, file: str) -> bytes:
     except OSError as error:
         raise SourceError(f"{file}: not readable: {error}") from error
     return data
-
-
-def read_matlab(fs: Any, file: str, variables: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Variables of a MATLAB file older than 7.3.
-
-    Raises:
-        SourceError: not readable, not such a file, or without one of them.
-    """
-    from scipy.io import loadmat
-
-    data = read_table(fs, file)
-    try:
-        found = loadmat(io.BytesIO(data), variable_names=list(variables))
-    except Exception as error:  # what scipy says of broken bytes has many types
-        raise SourceError(f"{file}: not a MATLAB file: {error}") from error
-    missing = [each for each in variables if each not in found]
-    if missing:
-        raise SourceError(f"{file}: there is no variable {missing[0]} in it")
-    return {each: found[each] for each in variables}
 
 
 def files_below(fs: Any, folder: str, suffix: str = "") -> list[str]:
