@@ -26,7 +26,7 @@ from fourmill.manifests.modalities import modality
 from fourmill.manifests.snapshots import Producer, Snapshot
 from fourmill.manifests.summaries import summarise
 from fourmill.pipeline.admission import Treatment, admit_all
-from fourmill.pipeline.sources.base import FarSource, Item, RawSample, Source
+from fourmill.pipeline.sources.base import FarSource, Item, LargeSource, RawSample, Source
 from fourmill.pipeline.steps import code_version
 from fourmill.pipeline.work import failure
 
@@ -92,10 +92,15 @@ def plan_ingest(
     their names. Within a split the items are ordered by a hash too, so that every shard is a fair
     sample of all sources; those that are read together are ordered together.
 
+    Args:
+        samples_per_shard: fewer, where the samples of a source are large.
+
     Raises:
         SourceError: a source cannot be read.
     """
     treatment = treatment or Treatment()
+    large = [each.most_in_shard for each in sources if isinstance(each, LargeSource)]
+    samples_per_shard = min([samples_per_shard, *large])
     names = source_names(sources)
     entries: dict[str, list[tuple[str, str, int, Item]]] = {}
     digest = hashlib.sha256()

@@ -100,6 +100,15 @@ class FarSource(Source, Protocol):
         """Metres of the largest `truth_depth`."""
 
 
+@runtime_checkable
+class LargeSource(Source, Protocol):
+    """A corpus of samples so large that few of them are a shard, which is held in memory."""
+
+    @property
+    def most_in_shard(self) -> int:
+        """Samples of one shard."""
+
+
 def read_all(source: Source, items: Sequence[Item]) -> Sequence[Reading]:
     """The items' samples, or what kept each from being read, in their order."""
     if isinstance(source, BatchSource):

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ class CocoSource:
     split: str = ""
     name: str = "coco"
     label_modalities: Sequence[str] = field(default=(), init=False)
+    most_in_shard: ClassVar[int] = 500  # of 1.1 MB each
     _sha256: Mapping[str, str] = field(default_factory=dict, init=False)
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +42,13 @@ class DiodeSource:
     part: str = ""
     name: str = "diode"
     label_modalities: Sequence[str] = field(default=(), init=False)
+    farthest: ClassVar[float] = FARTHEST
+    most_in_shard: ClassVar[int] = 100  # of 7 MB each
 
     @property
     def params(self) -> Mapping[str, Any]:
         """Where it lies, and what of it is read."""
         return {"path": self.path, "split": self.split, "part": self.part}
-
-    @property
-    def farthest(self) -> float:
-        """Metres of the largest depth."""
-        return FARTHEST
 
     def listing(self) -> list[Item]:
         """One item a photograph, by relative path."""

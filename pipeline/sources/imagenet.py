@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,10 @@ class ImageNetSource:
 
 
 def _synsets(fs: Any, root: str) -> dict[str, tuple[int, str]]:
-    """Index and first word of each class, by WordNet id: from the file of the set, or timm's."""
+    """Index and name of each class, by WordNet id: from the file of the set, or timm's.
+
+    The name is the first word; two cranes and two maillots have their ids behind it.
+    """
     if fs.isfile(f"{root}/{SYNSETS}"):
         lines = read_table(fs, f"{root}/{SYNSETS}").decode("utf-8", "replace").splitlines()
         pairs = [line.strip().partition(" ")[::2] for line in lines if line.strip()]
@@ -99,7 +103,12 @@ def _synsets(fs: Any, root: str) -> dict[str, tuple[int, str]]:
         info: Any = ImageNetInfo()
         wnids = info.label_names()
         pairs = [(each, info.index_to_description(row)) for row, each in enumerate(wnids)]
-    return {wnid: (row, words.partition(",")[0].strip()) for row, (wnid, words) in enumerate(pairs)}
+    names = [words.partition(",")[0].strip() for _, words in pairs]
+    several = {name for name, count in Counter(names).items() if count > 1}
+    return {
+        wnid: (row, f"{name} ({wnid})" if name in several else name)
+        for row, ((wnid, _), name) in enumerate(zip(pairs, names, strict=True))
+    }
 
 
 def _flat_classes(fs: Any, root: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,7 @@ class NyuSource:
     split: str = ""
     name: str = "nyu"
     label_modalities: Sequence[str] = field(default=(), init=False)
+    most_in_shard: ClassVar[int] = 200  # of 3 MB each
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from fourmill.manifests.class_names import ADE20K, COCO_PANOPTIC, NYU40
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SampleError, SourceError
 from fourmill.pipeline.cli import main
+from fourmill.pipeline.ingest import plan_ingest
 from fourmill.pipeline.sources.registry import open_source
 
 Samples = dict[str, dict[str, Any]]
@@ -152,7 +153,9 @@ def test_nyu_without_its_other_files_has_no_split_and_no_forty_classes(tmp_path,
     source = open_source(f"nyu:{root}/nyu_depth_v2_labeled.mat")
     items = source.listing()
     assert {each.split for each in items} == {"train"}
-    assert len({each.group for each in items}) == 3  # sixteen at a time
+    assert len({each.group for each in items}) == 15  # sixteen that lie beside each other
+    # whatever a shard may have, this much is held in memory
+    assert [len(each) for each in plan_ingest([source], held_out=0).shards] == [200, 30]
     assert "truth_semseg_nyu40" not in source.label_modalities
     with pytest.raises(SourceError, match=r"no splits\.mat"):
         open_source(f"nyu:{root}?split=test").listing()
@@ -326,6 +329,16 @@ def test_imagenet_in_folders_of_classes_brings_one_class_a_photograph(
     assert samples["val/n99999999/ILSVRC2012_val_00000002.JPEG"]["truth_imagenet"] is None
     (message,) = failures(dataset, "truth_imagenet").values()
     assert "'n99999999' is none of the thousand classes" in message
+
+
+def test_no_two_classes_of_imagenet_have_one_name(tmp_path, photographs):
+    image = sets.jpeg(photographs["coffee"].resize((60, 40)))
+    for wnid in ("n02012849", "n03126707"):  # the bird, and the machine
+        sets.put(tmp_path / f"val/{wnid}/ILSVRC2012_val_{wnid[1:]}.JPEG", image)
+    source = open_source(f"imagenet:{tmp_path}")
+    labels = [source.read(each).labels["truth_imagenet"][0] for each in source.listing()]
+    assert [each["class_name"] for each in labels] == ["crane (n02012849)", "crane (n03126707)"]
+    assert [each["index"] for each in labels] == [134, 517]
 
 
 @pytest.mark.parametrize("told_by", ["csv", "devkit"])
