@@ -97,7 +97,8 @@ def words_of(file: Any, name: str) -> list[str]:
 
     table = array_of(file, name, "O", 2)
     is_list = h5py.check_ref_dtype(table.dtype) is h5py.Reference and table.size <= _MAX_WORDS
-    cells = [file[each] if each else None for each in table[()].ravel()] if is_list else [None]
+    references = table[()].ravel() if is_list else [None]
+    cells: list[Any] = [file[each] if each else None for each in references]
     if not all(_is_own(each) and each.dtype.kind == "u" for each in cells):
         raise SourceError(f"{_name(file)}: {name} is no list of words")
     if any(each.size > _MAX_LETTERS for each in cells):

@@ -147,15 +147,14 @@ def test_nyu_is_read_from_its_one_file_with_its_splits_and_both_kinds_of_classes
 def test_nyu_without_its_other_files_has_no_split_and_no_forty_classes(tmp_path, photographs):
     depth, words, instances = _room(0)
     image = np.asarray(photographs["coffee"].crop((0, 0, 64, 48)))
-    root = sets.make_nyu(
-        tmp_path, [image] * 40, [depth] * 40, [words] * 40, [instances] * 40, NAMES
-    )
+    parts = [[each] * 230 for each in (image, depth, words, instances)]
+    root = sets.make_nyu(tmp_path, *parts, NAMES)
     source = open_source(f"nyu:{root}/nyu_depth_v2_labeled.mat")
     items = source.listing()
     assert {each.split for each in items} == {"train"}
     assert len({each.group for each in items}) == 15  # sixteen that lie beside each other
     # whatever a shard may have, this much is held in memory
-    assert [len(each) for each in plan_ingest([source], held_out=0).shards] == [200, 30]
+    assert [len(each) for each in plan_ingest([source], held_out=0.0).shards] == [200, 30]
     assert "truth_semseg_nyu40" not in source.label_modalities
     with pytest.raises(SourceError, match=r"no splits\.mat"):
         open_source(f"nyu:{root}?split=test").listing()
