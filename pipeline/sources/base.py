@@ -109,6 +109,18 @@ class LargeSource(Source, Protocol):
         """Samples of one shard."""
 
 
+def read_alone(source: BatchSource, item: Item) -> RawSample:
+    """One item of a corpus that reads many at once.
+
+    Raises:
+        SampleError: what kept it from being read.
+    """
+    (reading,) = source.read_many([item])
+    if isinstance(reading, SampleError):
+        raise reading
+    return reading
+
+
 def read_all(source: Source, items: Sequence[Item]) -> Sequence[Reading]:
     """The items' samples, or what kept each from being read, in their order."""
     if isinstance(source, BatchSource):

@@ -17,7 +17,7 @@ from fourmill.manifests.label_checks import UNKNOWN_CLASS
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import modality
 from fourmill.pipeline.corpora.encoding import boxes
-from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.base import Item, RawSample, Reading, read_alone
 from fourmill.pipeline.sources.beside import checked
 from fourmill.pipeline.sources.files import open_place
 from fourmill.pipeline.sources.matlab import array_of, open_hdf5, read_matlab, words_of
@@ -79,10 +79,7 @@ class NyuSource:
 
     def read(self, item: Item) -> RawSample:
         """One picture with its labels."""
-        (reading,) = self.read_many([item])
-        if isinstance(reading, SampleError):
-            raise reading
-        return reading
+        return read_alone(self, item)
 
     def read_many(self, items: Sequence[Item]) -> list[Reading]:
         """The pictures with their labels, in one opening of the file."""

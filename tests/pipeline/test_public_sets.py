@@ -20,6 +20,8 @@ from fourmill.pipeline.cli import main
 from fourmill.pipeline.ingest import plan_ingest
 from fourmill.pipeline.sources.registry import open_source
 
+pytestmark = pytest.mark.ray
+
 Samples = dict[str, dict[str, Any]]
 
 
