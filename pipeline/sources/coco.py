@@ -35,7 +35,7 @@ LAYOUT = (
     "annotations/captions_val2017.json and annotations/panoptic_val2017.json, beside which is "
     "panoptic_val2017/000000000139.png; one of the three is enough"
 )
-_UNEXPECTED = (AttributeError, KeyError, TypeError, ValueError)
+_UNEXPECTED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 _Record = dict[str, Any]
 
 
@@ -54,7 +54,7 @@ class CocoSource:
     split: str = ""
     name: str = "coco"
     label_modalities: Sequence[str] = field(default=(), init=False)
-    most_in_shard: ClassVar[int] = 500  # of 1.1 MB each
+    most_in_shard: ClassVar[int] = 500  # of about a megabyte each
     _sha256: Mapping[str, str] = field(default_factory=dict, init=False)
 
     @property
@@ -98,7 +98,7 @@ class CocoSource:
                 "truth_det": lambda: _boxes(record["instances"], _size(record, image)),
                 "truth_instances": lambda: _outlines(record["instances"], _size(record, image)),
             }
-        if "captions" in record:
+        if record.get("captions"):
             readers["truth_captions"] = lambda: [" ".join(e.split()) for e in record["captions"]]
         if "panoptic" in record:
             readers["truth_semseg_coco"] = lambda: _classes(

@@ -43,7 +43,7 @@ class DiodeSource:
     name: str = "diode"
     label_modalities: Sequence[str] = field(default=(), init=False)
     farthest: ClassVar[float] = FARTHEST
-    most_in_shard: ClassVar[int] = 100  # of 7 MB each
+    most_in_shard: ClassVar[int] = 100  # of about 7 MB each
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -49,7 +49,7 @@ class NyuSource:
     split: str = ""
     name: str = "nyu"
     label_modalities: Sequence[str] = field(default=(), init=False)
-    most_in_shard: ClassVar[int] = 200  # of 3 MB each
+    most_in_shard: ClassVar[int] = 200  # of about 3 MB each
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from fourmill.manifests.errors import SampleError, SourceError
 
-MAX_FILE_BYTES = 256 * 2**20  # of a picture or a label; the largest of these sets has 19 MB
-MAX_TABLE_BYTES = 4 * 2**30  # of a file of annotations; the largest of these sets has 0.5 GB
+MAX_FILE_BYTES = 256 * 2**20  # of a picture or a label
+MAX_TABLE_BYTES = 4 * 2**30  # of a file that speaks of all pictures
 
 
 def read_file(fs: Any, file: str) -> bytes:
@@ -44,7 +44,7 @@ def read_table(fs: Any, file: str) -> bytes:
 
 
 def files_below(fs: Any, folder: str, suffix: str = "") -> list[str]:
-    """Files in a folder and below it, in order, whose names end so in any case of letters."""
+    """Files in a folder and below it, in order, whose names in small letters end so."""
     return sorted(str(each) for each in fs.find(folder) if str(each).lower().endswith(suffix))
 
 
