@@ -76,7 +76,7 @@ def make_gallery(folder: Path, images: Mapping[str, np.ndarray]) -> Gallery:
 def _labels(images: Mapping[str, np.ndarray]) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for number, (key, image) in enumerate(images.items()):
-        grey = image.mean(-1) / 255
+        grey = image.mean(-1) / 255  # 0..1
         down, right = np.gradient(grey)
         vectors = np.stack([-20 * right, -20 * down, np.ones_like(grey)], -1)
         vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -87,6 +87,7 @@ def _labels(images: Mapping[str, np.ndarray]) -> dict[str, dict[str, object]]:
             "rgb": image,
             "normal": normal,
             "truth_normal": normal,
+            "truth_depth": grey.astype(np.float32),
             "semseg_coarse": (5 * grey).clip(0, 4).astype(np.uint8),
             "semseg_few": (2 * grey).clip(0, 1).astype(np.uint8),
             "det": {"instances": [box]},

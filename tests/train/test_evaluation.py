@@ -144,6 +144,14 @@ def test_predicted_vectors_classify_by_their_neighbours(ensembles):
     assert "knn_top1" not in scores(ensembles, "mood")[SINGLE]
 
 
+def test_labels_that_people_made_are_taken_where_a_dataset_has_no_others(gallery, world):
+    sampler = Sampler.load(gallery.run, device="cpu")
+    dataset = Dataset.open(gallery.root)
+    assert plan_tasks(sampler, dataset, ["normal"])[0].truth.name == "normal"
+    (task,) = plan_tasks(Sampler.load(world.run, device="cpu"), dataset, ["depth"])
+    assert (task.truth.name, task.side) == ("truth_depth", 32)
+
+
 def test_boxes_through_their_tokens_are_found_again(ensembles):
     assert scores(ensembles, "det")[BOUND]["ap50"] == pytest.approx(1)
     assert scores(ensembles, "semseg_coarse")[BOUND]["pixel_accuracy"] > 0.3

@@ -197,6 +197,12 @@ def test_a_truth_of_other_classes_is_refused_and_says_which():
     with pytest.raises(ConfigError, match=r"semseg has 2 classes that few cannot be.*dog, tree"):
         ClassMetric(FIVE, classes("sky", "wall", "cat", name="few"))
     ClassMetric(FIVE, classes("sky", "wall", "cat", name="few"), ["dog", "tree"])
+    own = Modality("semseg_coco", Kind.CLASSES, "semseg_coco", "png", channels=6)
+    truth = classes("sky", "wall", "cat", "dog", "tree", name="truth_semseg_coco")
+    # a sixth class, that the truth has no number for, is a wrong answer and no class that occurs
+    guess = np.array([[0, 1, 2, 3, 5]], np.uint8)
+    found = ClassMetric(truth, own).add(np.array([[0, 1, 2, 3, 4]], np.uint8), guess)
+    assert found["mean_iou"] == pytest.approx(4 / 5)
     nameless = Modality("ids", Kind.CLASSES, "ids", "png", channels=7)
     with pytest.raises(ConfigError, match="no names to tell"):
         ClassMetric(nameless, FIVE)
@@ -229,6 +235,19 @@ def test_average_precision_of_cases_worked_out_by_hand():
     nothing.add(truth, boxes())
     assert nothing.totals()["ap"] == 0
     assert math.isnan(BoxMetric(224).totals()["ap"])
+
+
+def test_what_is_found_within_a_crowd_is_neither_right_nor_wrong():
+    for truth in (boxes(("cat", 1, LEFT)), boxes(("cat", 1, LEFT)) | {"crowds": []}):
+        metric = BoxMetric(224)
+        metric.add(truth, boxes(("cat", 0.5, LEFT), ("cat", 0.9, LOW)))
+        assert metric.totals()["ap50"] == pytest.approx(0.5)
+    metric = BoxMetric(224)
+    crowd = boxes(("cat", 1, (0.0, 0.5, 1.0, 1.0)))["instances"]
+    metric.add(
+        boxes(("cat", 1, LEFT)) | {"crowds": crowd}, boxes(("cat", 0.5, LEFT), ("cat", 0.9, LOW))
+    )
+    assert metric.totals()["ap50"] == pytest.approx(1)
 
 
 def test_average_precision_is_that_of_torchmetrics():

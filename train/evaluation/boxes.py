@@ -22,7 +22,9 @@ class BoxMetric(Metric):
     """`ap` over intersections over union of 0.5 to 0.95, `ap50`, `ap75`, by size, and recall.
 
     The figures are pycocotools' own. Boxes of all samples are kept, some 100 bytes each. Names of
-    classes are compared in lower case. The score of one sample is `f1` of matched boxes.
+    classes are compared in lower case. What is predicted within a crowd of the truth (`crowds`,
+    beside `instances`) is neither right nor wrong. The score of one sample is `f1` of matched
+    boxes.
 
     Args:
         side: of the crop in pixels, by which boxes are small (below 32² pixels), medium (below 96²)
@@ -55,6 +57,8 @@ class BoxMetric(Metric):
         self._samples += 1
         for each in truth["instances"]:
             self._truths.append(self._entry(each) | {"id": len(self._truths) + 1, "iscrowd": 0})
+        for each in truth.get("crowds", ()):
+            self._truths.append(self._entry(each) | {"id": len(self._truths) + 1, "iscrowd": 1})
         for each in predicted["instances"]:
             self._found.append(self._entry(each) | {"score": float(each["score"])})
         counts = match_boxes(truth, predicted)
@@ -115,7 +119,7 @@ class BoxMetric(Metric):
 def _lowered(label: Mapping[str, Any]) -> dict[str, Any]:
     """With names in lower case."""
     return {
-        "instances": [
-            {**each, "class_name": each["class_name"].lower()} for each in label["instances"]
-        ]
-    }  # fmt: skip
+        name: [{**each, "class_name": each["class_name"].lower()} for each in label[name]]
+        for name in ("instances", "crowds")
+        if name in label
+    }

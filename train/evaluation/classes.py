@@ -20,8 +20,9 @@ _NO_CLASS = UNKNOWN_CLASS - 1  # what is predicted where it is no class of the t
 class ClassMetric(Metric):
     """`mean_iou` over classes that occur in the truths or the predictions, and `pixel_accuracy`.
 
-    Classes are the same if their names are. Places whose truth is unknown, or of an ignored class,
-    do not count; an unknown prediction is a wrong one.
+    Classes are the same if their names are, or, where either side has none, their numbers. Places
+    whose truth is unknown, or of an ignored class, do not count; an unknown prediction is a wrong
+    one.
 
     Args:
         truth: the modality of the truths; `predicted` of what is judged.
@@ -45,7 +46,8 @@ class ClassMetric(Metric):
         assert isinstance(predicted, np.ndarray)
         ours, theirs = dense.common_classes(self._truth, truth, self._predicted, predicted)
         ours = np.where(np.isin(ours, self._ignored), UNKNOWN_CLASS, ours).astype(np.uint8)
-        theirs = np.where(theirs == UNKNOWN_CLASS, _NO_CLASS, theirs).astype(np.uint8)
+        is_none = theirs >= (self._truth.channels or _NO_CLASS)
+        theirs = np.where(is_none, _NO_CLASS, theirs).astype(np.uint8)
         confusion = dense.confusion(ours, theirs)
         self._confusion += confusion
         return _scores(confusion)
@@ -101,8 +103,14 @@ def _refuse_other_classes(truth: Modality, predicted: Modality, ignored: Collect
                 f"{truth.name} has {len(missing)} classes that {predicted.name} cannot be, such as "
                 f"{shown}: name another truth with --truth, or leave them out with --ignore"
             )
-    elif truth.name != predicted.name and truth.channels != predicted.channels:
+    elif not _has_same_numbers(truth, predicted):
         raise ConfigError(
             f"{truth.name} has {truth.channels} classes, {predicted.name} {predicted.channels}, "
             f"and they have no names to tell which are the same: name another truth with --truth"
         )
+
+
+def _has_same_numbers(truth: Modality, predicted: Modality) -> bool:
+    """Whether a class has one number on both sides, where names do not tell."""
+    is_its_truth = truth.name.removeprefix("truth_") == predicted.name
+    return is_its_truth or truth.channels == predicted.channels

@@ -50,14 +50,15 @@ def evaluate(
 
     Examples: `fourmill evaluate demo/work/builtin/run demo/work/builtin/dataset`,
     `fourmill evaluate EPFL-VILAB/4M-21_B data/diode --tokenizers weights/tokenizers --tasks depth
-    normal --truth depth=truth_depth normal=truth_normal --ensemble 10`.
+    normal --ensemble 10`.
 
     Args:
         model: a run, its YAML file, a checkpoint, a safetensors file, or a hub's id.
         root: of the dataset, with any labels: ground truth or pseudo-labels.
         tasks: modalities to predict; by default all that the model can and the dataset has.
         inputs: modalities that the model is given instead of pixels.
-        truth: what a task is compared with, as depth=truth_depth; by default its own modality.
+        truth: what a task is compared with, as caption=truth_captions; by default the modality of
+            its name, else truth_… of it.
         out: folder of the report.
         split: whose samples are predicted.
         limit: of samples, evenly spread over the split.

@@ -144,9 +144,8 @@ class Evaluator:
 
     def _bound(self, task: Task) -> Tokenizer | None:
         """What makes the task's tokens, where it can read the truths."""
-        same = task.truth.kind is task.predicted.kind and task.truth.classes in (
-            task.predicted.classes, (),
-        )  # fmt: skip
+        names = {each for each in (task.truth.classes, task.predicted.classes) if each}
+        same = task.truth.kind is task.predicted.kind and len(names) < 2
         return self._sampler.tokenizers[task.target] if self._settings.bound and same else None
 
     def _lacks(self, task: Task, sample: Sample | None) -> str | None:

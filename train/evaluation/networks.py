@@ -78,7 +78,7 @@ class ClipScore:
             raise MissingPackageError(
                 "CLIPScore needs torchmetrics: `pip install 'fourmill[evaluate]'`"
             ) from error
-        pair = (_Projected(weights.build(CLIPModel)), weights.build(CLIPProcessor))
+        pair: Any = (_Projected(weights.build(CLIPModel)), weights.build(CLIPProcessor))
         self._score: Any = CLIPScore(model_name_or_path=lambda: pair)
 
     def add(self, picture: UInt8[np.ndarray, "height width 3"], text: str) -> None:

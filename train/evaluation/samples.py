@@ -127,13 +127,14 @@ def cropped(definition: Modality, label: Label, sample: Sample, side: int) -> La
 def cropped_boxes(
     label: Mapping[str, Any], crop: NDArray[np.int64], image_size: tuple[int, int]
 ) -> dict[str, Any]:
-    """The boxes that a crop shows a part of, relative to it."""
-    found = []
-    for each in label["instances"]:
-        box = clip_box(each["boxes"], crop, image_size)
-        if box is not None:
-            found.append({**each, "boxes": list(box)})
-    return {"instances": found}
+    """The boxes that a crop shows a part of, relative to it; those of crowds too."""
+    found: dict[str, Any] = {"instances": []}
+    for name in ("instances", "crowds"):
+        for each in label.get(name, ()):
+            box = clip_box(each["boxes"], crop, image_size)
+            if box is not None:
+                found.setdefault(name, []).append({**each, "boxes": list(box)})
+    return found
 
 
 def _cropped_depth(

@@ -48,7 +48,8 @@ def plan_tasks(
         asked: modalities, by their own name or that of their tokens; by default all targets that
             can be decoded and whose labels the dataset has.
         inputs: what the model is given; by default pixels.
-        truths: by task, the dataset's modality that it is compared with; by default its own.
+        truths: by task, the dataset's modality that it is compared with; by default its own, or
+            else `truth_…` of it.
         ignored: classes of truths that do not count.
 
     Raises:
@@ -90,7 +91,7 @@ def _task(
         )
     predicted, tokens = sampler.stored(target), sampler.domains.modality(target)
     chosen = next((truths[n] for n in (asked, predicted.name, target) if n in truths), None)
-    name = chosen or predicted.name
+    name = chosen or _own_truth(dataset, predicted.name)
     if name not in dataset.modalities:
         raise _lacking(dataset, predicted, name)
     if name in given.values() and predicted.name == name:
@@ -116,7 +117,8 @@ def _possible(
         if name not in sampler.tokenizers or name in given:
             continue
         stored = sampler.stored(name)
-        is_there = stored.name in truths or name in truths or stored.name in dataset.modalities
+        is_there = stored.name in truths or name in truths
+        is_there = is_there or _own_truth(dataset, stored.name) in dataset.modalities
         has_decoder = sampler.tokenizers[name].spec.kind != "vq-encoder"
         if is_there and has_decoder and stored.name not in given.values():
             found.setdefault(stored.name, sampler.resolve(stored.name, target=True))
@@ -151,6 +153,13 @@ def _inputs(sampler: Sampler, dataset: Dataset, asked: Sequence[str]) -> dict[st
             raise UnknownNameError(f"modality in {dataset.url}", own, dataset.modalities)
         found[name] = own
     return found
+
+
+def _own_truth(dataset: Dataset, name: str) -> str:
+    """The dataset's labels of a modality, or what people measured of it where it has no others."""
+    measured = f"truth_{name}"
+    has_others = name in dataset.modalities or measured not in dataset.modalities
+    return name if has_others else measured
 
 
 def _lacking(dataset: Dataset, predicted: Modality, name: str) -> ConfigError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import UnknownNameError
+from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.train.evaluation.evaluator import Evaluator
 from fourmill.train.evaluation.folder import ReportFolder
 from fourmill.train.evaluation.frozen_losses import frozen_losses, lacking_tokens
@@ -58,6 +58,11 @@ class Evaluation:
         have = self._dataset.modalities
         if settings.classes is not None and settings.classes not in have:
             raise UnknownNameError(f"modality in {self._dataset.url}", settings.classes, have)
+        if settings.classes is not None and "train" not in self._dataset.head.splits:
+            raise ConfigError(
+                f"--classes {settings.classes}: {self._dataset.url} has no split train, whose "
+                f"samples would be the neighbours"
+            )
         self._sampler = Sampler.load(
             wanted.model, wanted.tokenizers, wanted.device, wanted.dtype, wanted.weights
         )
@@ -100,7 +105,7 @@ class Evaluation:
             "root": self._dataset.url,
             "tasks": records,
             "cross_entropy": self._losses(),
-            "notes": [note for note in [self._why_no_losses()] if note],
+            "notes": [note for note in (self._why_no_losses(), self._why_no_mean()) if note],
         }
         folder.commit(report)
         return report
@@ -127,6 +132,11 @@ class Evaluation:
         return (
             f"no cross-entropy on frozen masks: the dataset has no {', '.join(self._lacking)}"
         )  # fmt: skip
+
+    def _why_no_mean(self) -> str:
+        if not self._settings.training or "train" in self._dataset.head.splits:
+            return ""
+        return "no mean of train: the dataset has no split of this name"
 
     def _identity(self) -> dict[str, Any]:
         """All that decides the figures."""
