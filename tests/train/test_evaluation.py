@@ -269,6 +269,8 @@ def test_a_model_without_tokenizers_is_told_where_they_are_needed(world, tmp_pat
             str(world.run), world.root, tasks=("depth",), tokenizers=tmp_path / "none",
             out=tmp_path / "out",
         )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"no tokenizers are at hand.*--tokenizers"):
+        evaluate(str(world.run), world.root, tokenizers=tmp_path / "none", out=tmp_path / "out")
 
 
 def test_a_split_whose_samples_all_lack_the_truth_is_refused(gallery, tmp_path):

@@ -112,6 +112,11 @@ def _possible(
 ) -> list[str]:
     """Targets that can be decoded and compared with what the dataset has; of one modality in
     several sizes the smallest."""
+    if not sampler.tokenizers:
+        raise ConfigError(
+            "no tokenizers are at hand, so nothing can be decoded: give their folder with "
+            "--tokenizers"
+        )
     found: dict[str, str] = {}
     for name in sampler.domains.targets:
         if name not in sampler.tokenizers or name in given:
