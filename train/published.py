@@ -93,7 +93,7 @@ def weights_file(where: str | Path, weights: Which = "model") -> Path:
     Raises:
         ConfigError, MissingPackageError: as there.
     """
-    return _weights_file(located(where), weights)
+    return _file_in(located(where), weights)
 
 
 def hub_weights(where: str | Path) -> HubWeights | None:
@@ -123,7 +123,7 @@ def located(where: str | Path) -> Path:
     return path
 
 
-def _weights_file(path: Path, weights: Which) -> Path:
+def _file_in(path: Path, weights: Which) -> Path:
     if path.is_file():
         _refuse_pickle(path)
         return path

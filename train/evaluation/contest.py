@@ -197,7 +197,8 @@ class Contest:
     def _pair(self, sample: Sample, predicted: Label) -> tuple[Any, str]:
         if self._task.predicted.kind is Kind.TEXT:
             assert isinstance(predicted, str)
-            return sample.image, predicted
+            top, left, height, width, _ = sample.crop[0].tolist()
+            return sample.image[top : top + height, left : left + width], predicted
         name = self._text_input()
         return predicted, str(sample.labels[name]) if name else ""
 

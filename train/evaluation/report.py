@@ -83,7 +83,9 @@ def _section(record: Mapping[str, Any]) -> list[str]:
 
 
 def _published(result: Result) -> list[Figure]:
-    """Figures of others that the model's scores may stand beside."""
+    """Figures of others that the model's scores may stand beside: all are of pixels alone."""
+    if not all(name.startswith("rgb@") for name in result.task.inputs):
+        return []
     own = next(iter(result.columns.values()))
     names = {name for name, value in own.items() if not math.isnan(value)}
     return published(result.task.predicted.kind, names)

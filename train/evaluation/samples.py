@@ -1,6 +1,6 @@
 """Samples of a dataset's split with what is known of them, and the part of it that a crop shows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Kind, Modality
+from fourmill.manifests.shards import Shard
 from fourmill.tokenize.base import CropSettings
 from fourmill.tokenize.boxes import clip_box
 from fourmill.tokenize.crops import crop_dense, crop_settings
@@ -62,6 +63,7 @@ class Split:
             raise ConfigError(f"{dataset.url} has no rgb: there are no pictures to predict from")
         self._dataset = dataset
         self._names = sorted({"rgb", *names})
+        self._opened: dict[int, dict[str, Shard]] = {}
         counts = np.array(dataset.shard_column("rgb", "samples"), np.int64)
         starts = np.cumsum(counts) - counts
         shards = dataset.shard_indices(split)
@@ -75,18 +77,14 @@ class Split:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __iter__(self) -> Iterator[Sample | None]:
-        """Every sample in order; `None` for one whose picture cannot be read."""
-        return (self.sample(index) for index in range(len(self)))
-
     def sample(self, index: int) -> Sample | None:
-        """One of the samples.
+        """One of the samples, `None` for one whose picture cannot be read.
 
         Raises:
             ShardError: a file is broken.
         """
         shard, row = self._places[index]
-        opened = {name: self._dataset.shard(name, shard) for name in self._names}
+        opened = self._open(shard)
         labels: dict[str, Label | None] = {}
         for name, each in opened.items():
             try:
@@ -99,6 +97,14 @@ class Split:
         key = opened["rgb"].keys[row]
         crop = crop_settings(key, image.shape[0], image.shape[1], 1)
         return Sample(self._numbers[index], key, image, crop, labels)
+
+    def _open(self, shard: int) -> dict[str, Shard]:
+        """One shard of every modality; the last one stays open, as its neighbours are next."""
+        if shard not in self._opened:
+            self._opened = {
+                shard: {name: self._dataset.shard(name, shard) for name in self._names}
+            }  # fmt: skip
+        return self._opened[shard]
 
 
 def cropped(definition: Modality, label: Label, sample: Sample, side: int) -> Label:

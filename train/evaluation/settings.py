@@ -69,5 +69,6 @@ class Settings:
         temperature = self.temperature
         if temperature is None:
             temperature = 1.0 if self.ensemble > 1 else 0.0
-        steps = usual.steps if self.steps is None or usual.steps == 1 else self.steps
+        is_grid = usual.scheme != "autoregressive"
+        steps = self.steps if self.steps is not None and is_grid else usual.steps
         return replace(usual, steps=steps, temperature=temperature)
