@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fourmill.manifests import configs
 from fourmill.manifests.hashing import sha256_of
+from fourmill.manifests.modality_files import LossName, ModalityFile, declare_in, losses_of
 
 Count = Annotated[int, Field(ge=1)]
-LossName = Literal["l1", "l2", "smooth_l1", "cross_entropy", "cosine"]
 
 
 class _Section(BaseModel):
@@ -105,6 +105,9 @@ class PerceptualConfig(_Section):
 class TokenizerTrainConfig(_Section):
     """Everything `fourmill tokenizer train` does."""
 
+    modalities: tuple[ModalityFile, ...] = Field(
+        default=(), description="modalities of one's own: paths of YAML files, or what they hold"
+    )
     root: str = Field(description="dataset root, any fsspec URL")
     out: Path = Field(
         description="folder of the run: checkpoints, metrics and, in the end, the tokenizer"
@@ -119,7 +122,9 @@ class TokenizerTrainConfig(_Section):
         default=VQNetwork(), discriminator="kind", description="kind and shape"
     )
     losses: dict[LossName, float] | None = Field(
-        default=None, description="weights of l1, l2, smooth_l1, cross_entropy, cosine; by kind"
+        default=None,
+        description="weights of l1, l2, smooth_l1, cross_entropy, cosine; by default those "
+        "that the modality's file names, or by kind",
     )
     perceptual: PerceptualConfig | None = None
     mask: str | None = Field(
@@ -190,13 +195,16 @@ class TokenizerTrainConfig(_Section):
 
 
 INCIDENTAL = (
-    "root", "out", "keep_checkpoints", "log_every", "checkpoint_every", "readers",
+    "modalities", "root", "out", "keep_checkpoints", "log_every", "checkpoint_every", "readers",
 )  # fmt: skip
 """Options that do not change the result."""
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TokenizerTrainConfig:
     """The configuration in a YAML file.
+
+    Its modalities are known from then on, and stand in it in full; losses that the file of the
+    tokenized one names are the training's, unless the configuration has its own.
 
     Args:
         overrides: options by dotted names, which win over the file's.
@@ -207,4 +215,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Token
     values = configs.read_yaml(path)
     for dotted, value in (overrides or {}).items():
         configs.assign(values, dotted, value)
-    return configs.validate(TokenizerTrainConfig, values, str(path))
+    declare_in(values, str(path))
+    config = configs.validate(TokenizerTrainConfig, values, str(path))
+    named = losses_of(config.modalities).get(config.modality)
+    return config if config.losses or not named else config.model_copy(update={"losses": named})
