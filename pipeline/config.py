@@ -135,8 +135,8 @@ class TextTokenizerConfig(_Section):
     )
     codecs: dict[str, str] = Field(
         default_factory=dict,
-        description="tokenizers of poses and masks that human_poses and sam_instance are written "
-        "with, by modality: a folder or a published id",
+        description="tokenizers of poses and masks that human_poses and sam_instance (or "
+        "instances) are written with, by modality: a folder or a published id",
     )
 
 
