@@ -22,6 +22,7 @@ _CLASSES = {
     "vq": ("vq", "VQTokenizer"),
     "vq-encoder": ("vq", "EncoderOnlyTokenizer"),
     "diffusion": ("diffused", "DiffusionTokenizer"),
+    "controlled": ("controlled", "ControlledTokenizer"),
     "vectors": ("vectors", "VectorTokenizer"),
     "text": ("text", "TextTokenizer"),
     "boxes": ("boxes", "BoxesTokenizer"),

@@ -60,8 +60,8 @@ class ImageBindVision(nn.Module):
         rows, columns = patches.shape[-2:]
         vectors = patches.flatten(2).transpose(1, 2)
         first = self.first.expand(len(pixels), -1, -1)
-        states = torch.cat([first, vectors], dim=1) + self._positions(rows, columns)
-        states = self.norm(states)
+        with_first = torch.cat([first, vectors], dim=1)
+        states: Tensor = self.norm(with_first + self._positions(rows, columns))
         for block in self.blocks:
             states = block(states)
         return states
@@ -69,7 +69,7 @@ class ImageBindVision(nn.Module):
     def _positions(self, rows: int, columns: int) -> Float[Tensor, "1 L D"]:
         if rows == columns == self.side:
             return self.positions
-        grid = self.positions[:, 1:].unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
+        grid = self.positions[:, 1:].reshape(1, self.side, self.side, -1).permute(0, 3, 1, 2)
         larger = F.interpolate(grid.float(), (rows, columns), mode="bicubic").to(grid.dtype)
         return torch.cat([self.positions[:, :1], larger.flatten(2).transpose(1, 2)], dim=1)
 
@@ -101,7 +101,8 @@ class _Attention(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         joined = F.linear(states, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = joined.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        parts = joined.reshape(*joined.shape[:2], 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
         found = F.scaled_dot_product_attention(query, key, value)
         projected: Tensor = self.out_proj(found.transpose(1, 2).flatten(2))
         return projected

@@ -65,7 +65,8 @@ class ImageBind(Labeler):
         ]
 
     def _pixels(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "3 h w"]:
-        rows, columns = patch_grid(*rgb.shape[:2], _SHORTEST)
+        height, width = rgb.shape[:2]
+        rows, columns = patch_grid(height, width, _SHORTEST)
         sized = resized(stretched(rgb), rows * self._patch, columns * self._patch)
         pixels = (sized.astype(np.float32) / 255 - _MEAN) / _STD
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -89,6 +89,21 @@ class DiffusionNetwork(_GridNetwork):
     )
 
 
+class ControlledNetwork(_Section):
+    """A ControlNet, by which a frozen diffusion model draws what another tokenizer's codes say."""
+
+    kind: Literal["controlled"] = "controlled"
+    tokenizer: Path = Field(
+        description="folder of what makes the tokens; it stays as it is, but for its decoder"
+    )
+    drawing: dict[str, Any] = Field(
+        description="what draws: model, revision, side, guidance, sampling; docs/tokenizers.md"
+    )
+    controlnet: Path | None = Field(
+        default=None, description="folder of one to go on from; by default the model's first half"
+    )
+
+
 class PerceptualConfig(_Section):
     """A loss between features of a network of timm, for pictures (after Johnson et al. 2016)."""
 
@@ -118,7 +133,7 @@ class TokenizerTrainConfig(_Section):
     )
     size: Count = Field(default=224, description="side of a crop, in pixels")
     patch: Count = Field(default=16, description="side of a token, in pixels of the picture")
-    network: VQNetwork | VectorNetwork | DiffusionNetwork = Field(
+    network: VQNetwork | VectorNetwork | DiffusionNetwork | ControlledNetwork = Field(
         default=VQNetwork(), discriminator="kind", description="kind and shape"
     )
     losses: dict[LossName, float] | None = Field(
@@ -186,6 +201,8 @@ class TokenizerTrainConfig(_Section):
             raise ValueError(f"size {self.size} is not a multiple of patch {self.patch}")
         if self.network.kind != "vq" and (self.perceptual or self.mask):
             raise ValueError("perceptual and mask are for networks of kind vq")
+        if self.network.kind == "controlled" and self.compile:
+            raise ValueError("compile is for networks of other kinds than controlled")
         return self
 
     @property

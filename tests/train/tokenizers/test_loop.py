@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(make_config: MakeConfig
     [
         ({"modality": "nosuch"}, "nosuch"),
         ({"modality": "grid_means"}, "found network.kind vq for vector; expected vectors"),
-        ({"modality": "rgb", "network": NETWORKS["vectors"]}, "expected vq or diffusion"),
+        ({"network": NETWORKS["vectors"]}, "expected vq, diffusion or controlled"),
         ({"modality": "greys", "network": NETWORKS["diffusion"]}, "diffusion is for pictures"),
         ({"losses": {"cross_entropy": 1.0}}, "cross_entropy is for classes"),
         ({"modality": "depth", "perceptual": {"network": "resnet18"}}, "for pictures alone"),
