@@ -70,7 +70,7 @@ def test_parts_are_packed_as_the_whole_is() -> None:
     parts = [array[:2], array[2:2], array[2:]]
     assert pack_array(keys, "npy", parts) == pack_array(keys, "npy", array)
     for others in ([array[:2], array[2:].astype(np.int16)], [array[:2], array[2:, :1]], []):
-        with pytest.raises(ShardError, match="types and shapes, expected one|5 keys for 0"):
+        with pytest.raises(ShardError, match=r"types and shapes, expected one|5 keys for 0"):
             pack_array(keys, "npy", others)
 
 
