@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from tests.labelers.networks_dense import clip_tokenizer
 
-from fourmill.tokenize.controlled import Drawing, PictureModel, new_controlnet
 from fourmill.tokenize.diffusion import Sampling
+from fourmill.tokenize.drawing import Drawing, PictureModel, new_controlnet
 
 DRAWING = Drawing(model="acme/pictures", side=32, sampling=Sampling(steps=3, at_once=2))
 

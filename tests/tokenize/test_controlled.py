@@ -14,10 +14,11 @@ from fourmill.manifests.labels import check_label
 from fourmill.manifests.modalities import modality
 from fourmill.tokenize import registry
 from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
-from fourmill.tokenize.controlled import ControlledTokenizer, PictureModel, new_controlnet
+from fourmill.tokenize.controlled import ControlledTokenizer
 from fourmill.tokenize.crops import crop_settings
 from fourmill.tokenize.diffused import seed_of
 from fourmill.tokenize.diffusion import DiffusionConfig
+from fourmill.tokenize.drawing import PictureModel, new_controlnet
 from fourmill.tokenize.vq import VQTokenizer
 
 pytest.importorskip("diffusers")

@@ -8,13 +8,8 @@ from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Modality
 from fourmill.tokenize import registry
 from fourmill.tokenize.base import Tokenizer
-from fourmill.tokenize.controlled import (
-    ControlledTokenizer,
-    Drawing,
-    PictureModel,
-    load_controlnet,
-    new_controlnet,
-)
+from fourmill.tokenize.controlled import ControlledTokenizer
+from fourmill.tokenize.drawing import Drawing, PictureModel, load_controlnet, new_controlnet
 from fourmill.tokenize.vq import VQTokenizer
 from fourmill.train.tokenizers.config import ControlledNetwork, TokenizerTrainConfig
 from fourmill.train.tokenizers.objectives import Objective, Outcome
