@@ -164,7 +164,9 @@ def _one(definition: Modality, label: Label, encoding: Encoding) -> Summary:
         words = len(label.split())
         return summary | _content(label.encode(), words)
     written = json.dumps(label, sort_keys=True).encode()
-    entries = label.get("instances") if isinstance(label, dict) else label
+    entries = label
+    if isinstance(label, dict):
+        entries = label.get("instances", label.get("annotations"))
     if not isinstance(entries, list):
         return summary | _content(written, len(label)) | _entries([label])
     return summary | _content(written, len(entries)) | _entries(entries)

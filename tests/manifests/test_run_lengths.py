@@ -11,6 +11,7 @@ from fourmill.manifests.labels import check_label, decode_label, encode_label
 from fourmill.manifests.modalities import modality
 from fourmill.manifests.render import render
 from fourmill.manifests.run_lengths import RunLengths, masks_label, read_masks
+from fourmill.manifests.summaries import summarise
 
 some_masks = st.tuples(st.integers(1, 30), st.integers(1, 30)).flatmap(
     lambda size: arrays(bool, (3, *size))
@@ -82,6 +83,13 @@ def test_masks_of_several_sizes_are_refused() -> None:
     label = {"annotations": one + other}
     with pytest.raises(SampleError, match="expected one size"):
         check_label(modality("sam_instance"), label)
+
+
+def test_masks_are_counted_as_instances_are() -> None:
+    labels = [masks_label(discs()), masks_label([])]
+    summary = summarise(modality("sam_instance"), labels)
+    assert (summary["labels"], summary["empty"]) == (2, 1)
+    assert summary["counts"][:3] == [1, 0, 1]  # of none, and of two or three
 
 
 def test_masks_are_drawn_as_what_can_be_seen_of_them() -> None:

@@ -1,5 +1,6 @@
 """Pictures of tokens by a diffusion model that a ControlNet leads: the same ones, anywhere."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from fourmill.tokenize.crops import crop_settings
 from fourmill.tokenize.diffused import seed_of
 from fourmill.tokenize.diffusion import DiffusionConfig
 from fourmill.tokenize.drawing import PictureModel, new_controlnet
+from fourmill.tokenize.draws import uniforms
+from fourmill.tokenize.verify import reconstruction_errors
 from fourmill.tokenize.vq import VQTokenizer
 
 pytest.importorskip("diffusers")
@@ -108,6 +111,18 @@ def test_a_new_controlnet_adds_nothing_to_what_the_model_draws(plain):
     fresh = ControlledTokenizer.of(plain, DRAWING, new_controlnet(model, 6), model)
     one, other = fresh.decode_with(IDS[:2], [4, 4])
     assert torch.equal(one, other)
+
+
+def test_making_tokens_never_takes_what_draws_them(tokenizer, plain, photographs):
+    key = next(
+        f"{n}" for n in itertools.count() if uniforms(1, "decoded again", f"{n}")[0] < 1 / 1024
+    )
+    photo = photographs["coffee"]
+    size = photo.shape[:2]
+    inputs = [photo], [crop_settings(key, *size, 2)], [size], [key]
+    tokens = plain.tokenize(*inputs)
+    assert list(reconstruction_errors(plain, *inputs, tokens)) == [0]
+    assert reconstruction_errors(tokenizer, *inputs, tokens) == {}
 
 
 def test_guidance_goes_further_from_what_is_drawn_without_codes(tokenizer):
