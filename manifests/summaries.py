@@ -164,7 +164,7 @@ def _one(definition: Modality, label: Label, encoding: Encoding) -> Summary:
         words = len(label.split())
         return summary | _content(label.encode(), words)
     written = json.dumps(label, sort_keys=True).encode()
-    entries = label
+    entries: Any = label
     if isinstance(label, dict):
         entries = label.get("instances", label.get("annotations"))
     if not isinstance(entries, list):
