@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fourmill.manifests.errors import UnknownNameError
 from fourmill.train.conditions import Conditions, select_inputs, side_by_side
 from fourmill.train.config import MaskingConfig
+from fourmill.train.counters import LEAST_ALPHA
 from fourmill.train.domains import Domains
 from fourmill.train.model import FourM
 from fourmill.train.progress import say
@@ -23,7 +25,7 @@ from fourmill.train.schedules import GenerationStep, guidance_share
 from fourmill.train.selection import PADDING, Selection
 
 _SPARE = 1.25  # a CPU computes sides together if padding makes the work no larger than this
-_DRAWS = 10_000
+_DRAWS = 2_000
 _SELDOM = 1e-3  # of the samples of a training: too few to learn what is there without a condition
 
 
@@ -161,20 +163,28 @@ def warn_of_always_given(
 
 
 def share_without(domains: Domains, masking: MaskingConfig, name: str) -> float:
-    """Share of a training's samples that had no input of a modality.
+    """Share of a training's samples that had no input of a modality, drawn by the published law.
 
-    Sequences of which all is masked, and labels that samples lack, are not counted.
+    What the law `efficient` does with tokens that there is no room for, and labels that samples
+    lack, are not counted.
     """
-    generator = np.random.default_rng(0)
-    total, missing = 0.0, 0.0
+    index = domains.inputs.index(name)
+    weights = [component.weight for component in masking.mixture]
+    lacking = []
     for component in masking.mixture:
-        inputs = component.inputs
-        alphas = {each: inputs.get(each, inputs.get("*", 0.0)) for each in domains.inputs}
-        mine, others = alphas[name], sum(alphas.values()) - alphas[name]
-        total += component.weight
-        if mine == 0:
-            missing += component.weight
-        elif others > 0:
-            shares = generator.beta(mine, others, _DRAWS)
-            missing += component.weight * float((shares * masking.input_range[1] < 1).mean())
-    return missing / total
+        alphas = [component.inputs.get(each, component.inputs.get("*", 0.0))
+                  for each in domains.inputs]  # fmt: skip
+        budgets = _drawn_budgets(np.maximum(alphas, LEAST_ALPHA), masking.input_range[1])
+        lacking.append(float((budgets[:, index] == 0).mean()))
+    return float(np.average(lacking, weights=weights))
+
+
+def _drawn_budgets(alpha: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+    generator = np.random.default_rng(0)
+    budgets = (generator.dirichlet(alpha, _DRAWS) * total).astype(np.int64)
+    left = total - budgets.sum(1)  # each goes to the winner of a draw of its own
+    winners = generator.dirichlet(alpha, (_DRAWS, len(alpha))).argmax(-1)
+    is_used = np.arange(len(alpha)) < left[:, None]
+    for number in range(len(alpha)):
+        budgets[:, number] += ((winners == number) & is_used).sum(1)
+    return budgets
