@@ -104,7 +104,7 @@ def _blocks(model: FourM) -> list[DecoderBlock]:
 
 @lru_cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(_advance, dynamic=False, fullgraph=True)
+    return torch.compile(_advance)
 
 
 def _advance(

@@ -56,7 +56,7 @@ def cells(modality: Modality, box: Box, whole: bool = False) -> Bool[Tensor, " t
     """Which tokens of a grid show something of a box, or, where asked, nothing else.
 
     >>> from fourmill.manifests.modalities import modality
-    >>> int(cells(modality("tok_rgb@224"), Box(0, 0, 0.5, 0.5)).sum())
+    >>> int(cells(modality("tok_rgb@224"), Box(0.0, 0.0, 0.5, 0.5)).sum())
     49
 
     Raises:
@@ -98,9 +98,9 @@ def move(
         )
     canvas = torch.full_like(tokens, UNKNOWN).view(-1, rows, columns)
     grid = tokens.view(-1, rows, columns)
-    canvas[
-        :, max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)
-    ] = grid[:, max(0, -down) : rows - max(0, down), max(0, -right) : columns - max(0, right)]
+    canvas[:, max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)] = grid[
+        :, max(0, -down) : rows - max(0, down), max(0, -right) : columns - max(0, right)
+    ]
     return canvas.flatten(1)
 
 
