@@ -159,8 +159,11 @@ class FourM(nn.Module):
 
     def logits(self, name: str, y: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Scores of all ids of a modality, of rows of the decoder's output."""
-        vocab_size = self.domains.modality(name).vocab_size
-        return nn.functional.linear(y, self.targets.heads()[name][:vocab_size])
+        return nn.functional.linear(y, self.head(name))
+
+    def head(self, name: str) -> Float[Tensor, "vocab dim"]:
+        """The weight of the layer that predicts a modality."""
+        return self.targets.heads()[name][: self.domains.modality(name).vocab_size]
 
     def _through(self, block: nn.Module, *values: Tensor | Packing | None) -> Tensor:
         result: Tensor
