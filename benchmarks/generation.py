@@ -43,7 +43,7 @@ _PLACES = 196
 _CAPTION_WORDS, _CAPTION_PLACES = 23, 256
 _SAME = 0.99  # share of tokens; products of other shapes differ in their last bits
 _SHAPES = {
-    "micro": ModelShape(64, 4, encoder_depth=2, decoder_depth=2),
+    "nano": ModelShape(32, 2, encoder_depth=1, decoder_depth=1),
     "small": ModelShape(256, 4, encoder_depth=4, decoder_depth=4),
 }
 
@@ -54,7 +54,8 @@ class Options:
 
     Attributes:
         only: these parts.
-        size: of the model: small (256 wide, 4 + 4 blocks, the default of a run), or micro.
+        size: of the model: small (256 wide, 4 + 4 blocks, the default of a run), nano (32
+            wide, 1 + 1).
         samples: generated at once.
         repeats: of each pair.
         json: print one JSON object a line instead of a table.

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import Kind, Masking, Modality, modality, modality_names
@@ -37,10 +39,7 @@ class OneOverX:
         return float(((1 + (_FARTHEST - 1) * progress) ** -self.power - end) / (1 - end))
 
 
-Cooling = Literal["constant", "linear"] | OneOverX
-
-
-def parse_cooling(text: str) -> Cooling:
+def parse_cooling(text: str) -> Literal["constant", "linear"] | OneOverX:
     """`constant`, `linear`, or `onex:LEAST:POWER`, as on a command line.
 
     >>> parse_cooling("onex:0.5:2")
@@ -63,6 +62,14 @@ def parse_cooling(text: str) -> Cooling:
             f"temperature {text!r}: expected constant, linear, or onex:LEAST:POWER with two numbers"
         )
     return OneOverX(least, power)
+
+
+def _read_cooling(value: object) -> object:
+    return parse_cooling(value) if isinstance(value, str) else value
+
+
+Cooling = Annotated[Literal["constant", "linear"] | OneOverX, BeforeValidator(_read_cooling)]
+"""How a temperature changes; files and command lines say it as `parse_cooling` reads it."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import FOURM_21, Masking, modality
@@ -51,6 +52,18 @@ def test_temperatures_fall_as_they_are_told() -> None:
 def test_other_temperatures_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="onex:"):
         parse_cooling(text)
+
+
+def test_a_file_says_a_step_with_all_its_options() -> None:
+    read = {
+        "target": "x", "scheme": "roar", "cooling": "onex:0.5:2", "weights": {"rgb@224": -1},
+        "guidance_schedule": "cosine", "grow": False,
+    }  # fmt: skip
+    step = TypeAdapter(GenerationStep).validate_python(read)
+    assert step.cooling == OneOverX(0.5, 2.0)
+    assert step.weights == {"rgb@224": -1}
+    with pytest.raises(ValidationError, match="expected constant, linear, or onex"):
+        TypeAdapter(GenerationStep).validate_python(read | {"cooling": "onex"})
 
 
 def test_presets_say_how_any_target_is_generated() -> None:
