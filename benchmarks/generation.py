@@ -1,4 +1,4 @@
-"""Generation with nothing computed twice, beside the same as one writes it first.
+"""Generation without needless work, beside the same as one writes it first.
 
     python benchmarks/generation.py [--json] [--only text grids]
 

@@ -14,7 +14,13 @@ from fourmill.train.conditions import UNKNOWN, known_tokens
 from fourmill.train.conditions import Conditions as Conditions
 from fourmill.train.counters import Keys, hashes, sample_keys, uniforms
 from fourmill.train.domains import SEQUENCES, Domains
-from fourmill.train.guidance import guided_names, predict, sides_of, warn_of_always_given
+from fourmill.train.guidance import (
+    guided_names,
+    predict,
+    shares_without,
+    sides_of,
+    warn_of_always_given,
+)
 from fourmill.train.model import FourM
 from fourmill.train.sampling import draw
 from fourmill.train.schedules import GenerationStep, filled_share, temperature_at
@@ -50,12 +56,13 @@ def generate(
     for step in plan:
         _refuse_wrong_scheme(model.domains, step)
     conditions = conditions.prepared(model.domains)
+    without: dict[str, float] = {}
+    if model.masking is not None and any(step.weights or step.guidance != 1 for step in plan):
+        without = shares_without(model.domains, model.masking)
     generated: dict[str, Tensor] = {}
     for number, step in enumerate(plan):
         _refuse_known_target(model.domains, conditions, step, generated)
-        names = guided_names(step, conditions, generated)
-        if model.masking is not None:
-            warn_of_always_given(model.domains, model.masking, step, names)
+        warn_of_always_given(step, guided_names(step, conditions, generated), without)
         keys = sample_keys(seed, conditions.sample, torch.full_like(conditions.sample, number))
         if step.scheme == "autoregressive":
             made = write_sequence(model, conditions, step, keys, generated, compiled)

@@ -5,7 +5,7 @@ weight, as composed diffusion does (Liu et al. 2022). The head that scores ids i
 summed is what the decoder says, and the head is applied once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ from fourmill.train.schedules import GenerationStep, guidance_share
 from fourmill.train.selection import PADDING, Selection
 
 _SPARE = 1.25  # a CPU computes sides together if padding makes the work no larger than this
-_FEW_ROWS = 8
+_FEW_ROWS = 8  # whose scores a CPU finds faster by a product the other way around
 _DRAWS = 2_000
 _SELDOM = 1e-3  # of the samples of a training: too few to learn what is there without a condition
 
@@ -134,7 +134,7 @@ def score(
         total = torch.stack(parts).sum(0)
     rows = total.flatten(0, -2)
     if rows.is_cpu and len(rows) <= _FEW_ROWS:
-        scores = (model.head(step.target) @ rows.T).T  # faster this way around
+        scores = (model.head(step.target) @ rows.T).T
         return scores.float().view(*total.shape[:-1], -1)
     return model.logits(step.target, total).float()
 
@@ -156,10 +156,15 @@ def _asking(selection: Selection, targets: tuple[Tensor, ...]) -> Selection:
 
 
 def warn_of_always_given(
-    domains: Domains, masking: MaskingConfig, step: GenerationStep, names: Sequence[str]
+    step: GenerationStep, names: Sequence[str], without: Mapping[str, float]
 ) -> None:
-    """Say so if training never showed what is there without a condition."""
-    always = [name for name in names if share_without(domains, masking, name) < _SELDOM]
+    """Say so if training never showed what is there without a condition.
+
+    Args:
+        names: of the conditions that some side lacks.
+        without: by modality, see `shares_without`; empty where nothing is known.
+    """
+    always = [name for name in names if without.get(name, 1.0) < _SELDOM]
     if always:
         say(
             f"warning: {step.target} is guided by {', '.join(always)}, but in training hardly a "
@@ -168,21 +173,21 @@ def warn_of_always_given(
         )
 
 
-def share_without(domains: Domains, masking: MaskingConfig, name: str) -> float:
-    """Share of a training's samples that had no input of a modality, drawn by the published law.
+def shares_without(domains: Domains, masking: MaskingConfig) -> dict[str, float]:
+    """By input, the share of a training's samples that had nothing of it, by the published law.
 
     What the law `efficient` does with tokens that there is no room for, and labels that samples
     lack, are not counted.
     """
-    index = domains.inputs.index(name)
     weights = [component.weight for component in masking.mixture]
     lacking = []
     for component in masking.mixture:
         alphas = [component.inputs.get(each, component.inputs.get("*", 0.0))
                   for each in domains.inputs]  # fmt: skip
         budgets = _drawn_budgets(np.maximum(alphas, LEAST_ALPHA), masking.input_range[1])
-        lacking.append(float((budgets[:, index] == 0).mean()))
-    return float(np.average(lacking, weights=weights))
+        lacking.append((budgets == 0).mean(0))
+    shares = np.average(lacking, axis=0, weights=weights)
+    return dict(zip(domains.inputs, shares.tolist(), strict=True))
 
 
 def _drawn_budgets(alpha: NDArray[np.float64], total: int) -> NDArray[np.int64]:

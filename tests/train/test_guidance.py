@@ -11,7 +11,7 @@ from fourmill.train.conditions import Conditions
 from fourmill.train.config import MaskingConfig
 from fourmill.train.domains import Domains
 from fourmill.train.generate import generate
-from fourmill.train.guidance import predict, share_without, sides_of
+from fourmill.train.guidance import predict, shares_without, sides_of
 from fourmill.train.masking import Masking
 from fourmill.train.model import FourM
 from fourmill.train.schedules import GenerationStep, Scheme, guidance_share
@@ -181,4 +181,4 @@ def test_how_often_training_lacked_a_condition_is_what_masks_do(name: str) -> No
     tokens = {each: samples.tokens[each] for each in domains.names}
     chosen = Masking(domains, config, seed=0)(replace(samples, tokens=tokens))
     lacked = (chosen.input_modality != domains.index(name)).all(1).float().mean()
-    assert share_without(domains, config, name) == pytest.approx(float(lacked), abs=0.05)
+    assert shares_without(domains, config)[name] == pytest.approx(float(lacked), abs=0.05)

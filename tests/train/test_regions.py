@@ -7,6 +7,7 @@ from tests.train import toy
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import modality
 from fourmill.train.conditions import Conditions, select_inputs
+from fourmill.train.config import Mixture
 from fourmill.train.domains import Domains
 from fourmill.train.generate import generate
 from fourmill.train.model import FourM, ModelShape
@@ -115,10 +116,14 @@ def test_contradictions_are_refused(model: FourM) -> None:
 
 
 def test_a_target_that_the_model_cannot_see_is_generated_and_not_given(model: FourM) -> None:
-    domains = Domains.of([toy.A, toy.TARGET], inputs=[toy.A.name])
+    domains = Domains.of([toy.A, toy.TARGET, toy.TEXT], inputs=[toy.A.name])
     blind = FourM(domains, model.shape).eval()
     known = Conditions(torch.tensor([0]), {toy.A.name: torch.zeros(1, 4).long()})
     step = GenerationStep(TARGET, "maskgit", 4)
     assert (generate(blind, known, [step])[TARGET] >= 0).all()
+    blind.masking = toy.MASKING.model_copy(update={"mixture": (Mixture(),)})
+    second = GenerationStep(toy.TEXT.name, "autoregressive", guidance=2.0)
+    chain = generate(blind, known, [step, second])  # guided by what it cannot see, too
+    assert chain[toy.TEXT.name].shape == (1, 8)
     with pytest.raises(ConfigError, match=f"{TARGET} is no input of this model"):
         generate(blind, known.knowing(TARGET, PICTURE[:1]), [step])
