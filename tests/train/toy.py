@@ -45,7 +45,7 @@ def batch(step: int, samples: int) -> Batch:
     return Batch(sample, torch.zeros_like(sample), small)
 
 
-def train(registers: int = 0, steps: int = 200) -> FourM:
+def train(registers: int = 0, steps: int = 240) -> FourM:
     shape = ModelShape(32, 4, encoder_depth=1, decoder_depth=1, registers=registers)
     model = FourM(DOMAINS, shape)
     masks = Masks(DOMAINS, MASKING, seed=0)
