@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
 from fourmill.train.progress import say, write_json
 from fourmill.train.schedules import GenerationStep, default_step
+from fourmill.train.schedules import preset as named_preset
 
 if TYPE_CHECKING:
     from fourmill.manifests.labels import Label
@@ -31,6 +32,7 @@ def generate(
     samples: int = 8,
     inputs: tuple[str, ...] = (),
     set: tuple[str, ...] = (),
+    preset: str | None = None,
     plan: Path | None = None,
     apart: bool = False,
     variants: int = 1,
@@ -58,7 +60,9 @@ def generate(
         samples: how many held-out samples, where neither photographs, texts nor labels are given.
         inputs: what is given of held-out samples; pixels by default.
         set: how: `temperature=1`, `top_p=0.9`, `steps=8`, `guidance=2`, or of one target
-            `depth.steps=4`.
+            `depth.steps=4`, `rgb.weights={caption: 2, depth: -1}`.
+        preset: how, in the manner of 4M's authors: from-picture, from-text (text and features come
+            first), finer; --set changes it.
         plan: a YAML file with a list of steps, each with `target` and options like those of --set.
         apart: each target from what is given alone; else also from the targets before it.
         variants: so many of each sample; they differ where the temperature is above 0.
@@ -85,7 +89,7 @@ def generate(
         shown = from_labels(sampler, labels, names, variants)
     else:
         shown = from_dataset(sampler, checkpoint, inputs, samples, variants)
-    steps = _steps(sampler, shown, targets, set, plan)
+    steps = _steps(sampler, shown, targets, set, preset, plan)
     shown.generate(sampler, steps, seed, apart)
     panel.parent.mkdir(parents=True, exist_ok=True)
     draw(shown).save(panel)
@@ -146,14 +150,15 @@ def _steps(
     shown: "Shown",
     targets: Sequence[str],
     options: Sequence[str],
+    preset_name: str | None,
     plan: Path | None,
 ) -> list[GenerationStep]:
     """The chain that was asked for; targets by the model's names."""
     from fourmill.manifests.configs import assignments
 
     if plan is not None:
-        if targets:
-            raise ConfigError("--to and --plan: the plan says the targets; give one of them")
+        if targets or options or preset_name:
+            raise ConfigError("--plan says all of it: leave out --to, --set and --preset")
         return _read_plan(sampler, plan)
     domains = sampler.domains
     known = [*shown.conditions.pixels, *shown.conditions.tokens]
@@ -170,11 +175,16 @@ def _steps(
             for_one.append((sampler.resolve(target, target=True), option, value))
         else:
             for_all[option] = value
+    modalities = [domains.modality(name) for name in chosen]
+    usual = (
+        named_preset(preset_name).chain(modalities)
+        if preset_name
+        else map(default_step, modalities)
+    )
     steps = []
-    for name in chosen:
-        step = default_step(domains.modality(name))
-        own = {option: value for target, option, value in for_one if target == name}
-        steps.append(_changed(step, for_all | own))
+    for step in usual:
+        own = {option: value for target, option, value in for_one if target == step.target}
+        steps.append(_changed(sampler, step, for_all | own))
     return steps
 
 
@@ -199,13 +209,16 @@ def _read_plan(sampler: "Sampler", path: Path) -> list[GenerationStep]:
                 raise UnknownNameError("option of generation", str(option), _OPTIONS)
         name = sampler.resolve(str(each["target"]), target=True)
         options = {option: value for option, value in each.items() if option != "target"}
-        steps.append(_changed(default_step(sampler.domains.modality(name)), options))
+        steps.append(_changed(sampler, default_step(sampler.domains.modality(name)), options))
     return steps
 
 
-def _changed(step: GenerationStep, options: dict[str, Any]) -> GenerationStep:
+def _changed(sampler: "Sampler", step: GenerationStep, options: dict[str, Any]) -> GenerationStep:
     from pydantic import TypeAdapter, ValidationError
 
+    if isinstance(weights := options.get("weights"), dict):
+        named = {sampler.resolve(str(name)): weight for name, weight in weights.items()}
+        options = options | {"weights": named}
     try:
         return TypeAdapter(GenerationStep).validate_python({**vars(step), **options})
     except ValidationError as error:

@@ -88,6 +88,22 @@ def test_each_target_may_be_generated_apart_from_the_others(world, photo, tmp_pa
     assert files("--apart") == (alone / "0000.tok_caption.txt").read_bytes()
 
 
+def test_conditions_are_weighed_by_the_names_that_people_use_on_top_of_a_preset(world, tmp_path):
+    depth = tmp_path / "depth.png"
+    depth.write_bytes(encode_label(modality("depth"), world.depths["coffee"]))
+
+    def picture(name: str, *words: str) -> bytes:
+        out = tmp_path / name
+        given = ("--text", "a cup of coffee", "--given", f"depth={depth}", "--to", "rgb")
+        assert run(world.run, *given, *words, "--out", out, "--panel", out / "p.png") == 0
+        return next(out.glob("*.tok_rgb@32.*")).read_bytes()
+
+    preset = ("--preset", "from-text", "--set", "guidance=1", "steps=2")
+    near = picture("near", *preset, "rgb.weights={caption: 4, depth: 1}")
+    assert near == picture("again", *preset, "rgb.weights={caption: 4, depth: 1}")
+    assert near != picture("far", *preset, "rgb.weights={caption: -4, depth: 1}")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -95,6 +111,8 @@ def test_each_target_may_be_generated_apart_from_the_others(world, photo, tmp_pa
         (["--text", "a cat", "--to", "dept"], "did you mean 'depth'"),
         (["--text", "a cat", "--inputs", "depth"], "--inputs is for held-out samples"),
         (["--text", "a cat", "--set", "heat=1"], "option of generation"),
+        (["--text", "a cat", "--preset", "from-tex"], "did you mean 'from-text'"),
+        (["--text", "a cat", "--set", "rgb.weights={captoin: 1}"], "did you mean 'caption'"),
         (["--text", "a cat", "--set", "temperature=hot"], "temperature"),
         (["--text", "a cat", "--to", "depth", "--set", "depth.scheme=autoregressive"], "maskgit"),
         (["--text", "a", "b", "--in", "x.jpg", "y.jpg", "z.jpg"], "x.jpg"),
