@@ -266,9 +266,7 @@ class Backbone(nn.Module):
             x = torch.cat([registers, x], dim=1)
         return x
 
-    def _embed_tokens(
-        self, tokens: Tokens, batch: int
-    ) -> tuple[Float[Tensor, "B more D"], Tensor]:
+    def _embed_tokens(self, tokens: Tokens, batch: int) -> tuple[Float[Tensor, "B more D"], Tensor]:
         assert self.token_emb is not None
         assert self.token_positions is not None
         device = next(iter(tokens.values())).device

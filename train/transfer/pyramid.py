@@ -30,7 +30,9 @@ class SimplePyramid(nn.Module):
         self, dim: int, patch: int, channels: int = 256, scales: Sequence[float] = SCALES
     ) -> None:
         super().__init__()
-        wrong = [each for each in scales if each not in _STAGES or patch % (each if each > 1 else 1)]
+        wrong = [
+            each for each in scales if each not in _STAGES or patch % (each if each > 1 else 1)
+        ]
         if wrong or not scales:
             raise ConfigError(
                 f"pyramid: found scales {list(scales)} of patches of {patch} pixels, expected some "
