@@ -76,7 +76,7 @@ def open_published(where: str | Path, weights: Which = "model") -> Published:
     Raises:
         ConfigError, MissingPackageError: as there.
     """
-    file = _weights_file(located(where), weights)
+    file = weights_file(where, weights)
     metadata, tensors = _read(file)
     run = _run_of(file)
     if run is not None:
@@ -114,7 +114,13 @@ def located(where: str | Path) -> Path:
     return path
 
 
-def _weights_file(path: Path, weights: Which) -> Path:
+def weights_file(where: str | Path, weights: Which = "model") -> Path:
+    """The file that `load_published` reads.
+
+    Raises:
+        ConfigError, MissingPackageError: as there.
+    """
+    path = located(where)
     if path.is_file():
         _refuse_pickle(path)
         return path

@@ -5,12 +5,12 @@ Nothing here needs torch.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fourmill.manifests import configs
-from fourmill.manifests.hashing import sha256_of
+from fourmill.train.records import Settings
 
 Count = Annotated[int, Field(ge=1)]
 LossName = Literal["l1", "l2", "smooth_l1", "cross_entropy", "cosine"]
@@ -102,8 +102,12 @@ class PerceptualConfig(_Section):
     )
 
 
-class TokenizerTrainConfig(_Section):
+class TokenizerTrainConfig(Settings):
     """Everything `fourmill tokenizer train` does."""
+
+    incidental: ClassVar[tuple[str, ...]] = (
+        "root", "out", "keep_checkpoints", "log_every", "checkpoint_every", "readers",
+    )  # fmt: skip
 
     root: str = Field(description="dataset root, any fsspec URL")
     out: Path = Field(
@@ -183,17 +187,6 @@ class TokenizerTrainConfig(_Section):
             raise ValueError("perceptual and mask are for networks of kind vq")
         return self
 
-    @property
-    def identity(self) -> str:
-        """SHA-256 of what decides the result: a run can be resumed with the same one only."""
-        return sha256_of(self.model_dump(mode="json", exclude=set(INCIDENTAL)))
-
-
-INCIDENTAL = (
-    "root", "out", "keep_checkpoints", "log_every", "checkpoint_every", "readers",
-)  # fmt: skip
-"""Options that do not change the result."""
-
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TokenizerTrainConfig:
     """The configuration in a YAML file.
@@ -204,7 +197,4 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Token
     Raises:
         ConfigError: no such file, not YAML, an unknown key (the nearest is named), a wrong value.
     """
-    values = configs.read_yaml(path)
-    for dotted, value in (overrides or {}).items():
-        configs.assign(values, dotted, value)
-    return configs.validate(TokenizerTrainConfig, values, str(path))
+    return configs.load(TokenizerTrainConfig, path, overrides)

@@ -32,7 +32,7 @@ from fourmill.train.saving import Saver, State
 from fourmill.train.tokenizers.codes import CodeUse
 from fourmill.train.tokenizers.data import LabelLoader
 from fourmill.train.tokenizers.objectives import make_objective
-from fourmill.train.tokenizers.plan import Run, write_run
+from fourmill.train.tokenizers.plan import Run
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def train(run: Run, on_progress: OnProgress | None = None) -> None:
         torch.set_num_threads(config.threads)
     with processes(config.device) as process:
         if process.is_first:
-            write_run(run)
+            run.record.write()
         process.wait()
         with Saver(config.out, config.keep_checkpoints) as saver:
             trainer = _Trainer(run, process, saver)

@@ -96,6 +96,11 @@ class Backbone(nn.Module):
         return backbone
 
     @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """All that it can read."""
+        return self._domains.modalities
+
+    @property
     def data_config(self) -> dict[str, Any]:
         """What timm's `create_transform` is to be given."""
         side = self.input_size
