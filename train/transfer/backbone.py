@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Masking, Modality
 from fourmill.train.domains import Domains
-from fourmill.train.embeddings import IMAGENET_MEAN, IMAGENET_STD
+from fourmill.train.embeddings import IMAGENET_MEAN, IMAGENET_STD, ContinuousProjection
 from fourmill.train.exchange import as_named_by, fixed_tensors, load_reference, to_reference
 from fourmill.train.generate import Conditions, select_inputs
 from fourmill.train.model import FourM, ModelShape
@@ -60,7 +60,9 @@ class Backbone(nn.Module):
         self.patch_size, self.input_size = definition.patch_size, definition.input_size
         self.grad_checkpointing = False
         self._domains = encoder.domains
-        self.patch_embed = encoder.inputs.continuous[pixels]
+        patch_embed = encoder.inputs.continuous[pixels]
+        assert isinstance(patch_embed, ContinuousProjection)
+        self.patch_embed = patch_embed
         self.blocks, self.norm = encoder.encoder, encoder.encoder_norm
         self.register_tokens = encoder.register_tokens
         self.modality_emb = encoder.modality_emb
@@ -111,7 +113,7 @@ class Backbone(nn.Module):
 
     def transform(self, is_training: bool = False) -> Callable[[Any], Tensor]:
         """timm's transform of a PIL image to what the backbone takes."""
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
 
         made: Callable[[Any], Tensor] = create_transform(
             **self.data_config, is_training=is_training
@@ -128,7 +130,7 @@ class Backbone(nn.Module):
         last = max(1, len(self.blocks) - 1)
         for number, block in enumerate(self.blocks):
             share = rate * number / last
-            block.drop = DropPath(share) if share else nn.Identity()
+            block.drop = (DropPath(share) if share else nn.Identity()).train(self.training)
 
     def forward_features(
         self, images: Images, tokens: Tokens | None = None
@@ -199,7 +201,7 @@ class Backbone(nn.Module):
         rows, columns = self.grid_of(images)
         start = self.num_prefix_tokens
         patches = features[:, start : start + rows * columns]
-        return patches.transpose(1, 2).unflatten(2, (rows, columns))
+        return patches.transpose(1, 2).reshape(len(patches), -1, rows, columns)
 
     def grid_of(self, images: Images) -> tuple[int, int]:
         """Rows and columns of the patches.

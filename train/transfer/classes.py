@@ -78,8 +78,8 @@ def classify(
     modality, _, path = label.partition(".")
     if modality not in snapshot.modalities:
         raise UnknownNameError(f"modality in {dataset.url}", modality, snapshot.modalities)
-    found = {}
-    without = {}
+    found: dict[str, list[tuple[tuple[int, int], str, str]]] = {}
+    without: dict[str, int] = {}
     for split in ("train", "val"):
         if split not in snapshot.splits:
             raise UnknownNameError("split", split, snapshot.splits)

@@ -6,7 +6,7 @@ OUT/features.json        model, snapshot, pooling, size
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +143,3 @@ def read_features(out: Path, split: str) -> Features:
             f"float32 with a row for each"
         )
     return Features(values, tuple(str(each) for each in keys))
-
-
-Extract = Callable[[str], Features]
-"""Features of a split."""

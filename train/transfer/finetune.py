@@ -65,9 +65,10 @@ def finetune(run: Run, on_progress: OnProgress | None = None) -> dict[str, Any]:
             process.wait()  # nobody writes before all have looked
             lock = runs.locked(config.out) if process.is_first else nullcontext()
             with lock, Saver(config.out, config.keep_checkpoints) as saver:
-                if process.is_first:
+                trainer = _Trainer(run, process, saver)
+                if process.is_first:  # not before it is known to be possible
                     run.record.write()
-                _Trainer(run, process, saver).run(on_progress)
+                trainer.run(on_progress)
             process.wait()
     result: dict[str, Any] = json.loads((config.out / RESULT).read_text(encoding="utf-8"))
     return result
@@ -259,7 +260,7 @@ def _mixup(
             f"mixup and cutmix need parts of an even number of samples, found {sorted(sizes)}: "
             f"change batch_size or micro_batch"
         )
-    made: Callable[[Tensor, Tensor], Any] = Mixup(
+    made: Callable[[Tensor, Tensor], Any] = Mixup(  # type: ignore[no-untyped-call]
         config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=classes
     )
     return made

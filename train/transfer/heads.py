@@ -42,7 +42,6 @@ class ConvNeXtHead(nn.Module):
         self.blocks = nn.Sequential(*(ConvNeXtBlock(width) for _ in range(depth)))
         self.out = nn.Conv2d(width, outputs, 1)
         nn.init.trunc_normal_(self.out.weight, std=0.01)
-        nn.init.zeros_(self.out.bias)
 
     def forward(
         self, patches: Float[Tensor, "B D h w"], size: tuple[int, int]

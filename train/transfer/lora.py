@@ -58,8 +58,8 @@ def add_lora(
     if not chosen:
         raise ConfigError(f"lora: found no matrix called {' or '.join(layers)} in a block")
     config = LoraConfig(
-        r=rank, lora_alpha=alpha if alpha is not None else rank, lora_dropout=dropout,
-        target_modules=chosen,
+        r=rank, lora_alpha=alpha if alpha is not None else rank,  # type: ignore[arg-type]
+        lora_dropout=dropout, target_modules=chosen,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

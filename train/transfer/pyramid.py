@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from jaxtyping import Float
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from fourmill.manifests.errors import ConfigError
