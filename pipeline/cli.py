@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench": ("fourmill.pipeline.commands.bench:bench", "what is claimed, measured"),
     "train": ("fourmill.train.commands:train", "train 4M on a dataset's tokens"),
     "predict": ("fourmill.train.commands:predict", "what a trained 4M predicts, as pictures"),
-    "generate": ("fourmill.train.commands:generate", "any modalities from any others"),
+    "generate": ("fourmill.train.generating:generate", "any modalities from any others"),
     "features": ("fourmill.train.transfer.commands:features", "vectors of a trained 4M's encoder"),
     "probe": ("fourmill.train.transfer.commands:probe", "what its frozen features tell"),
     "finetune": ("fourmill.train.transfer.commands:finetune", "its encoder for another task"),
