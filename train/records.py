@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +22,27 @@ class Settings(BaseModel):
     """Options that do not change the result."""
 
     out: Path = Field(description="folder of the run: checkpoints, metrics and what it makes")
+    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
+    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
+    schedule: Literal["cosine", "wsd", "inverse_sqrt"] = Field(
+        default="cosine", description="of the learning rate after the warm-up"
+    )
+    cooldown: int = Field(
+        default=0, ge=0, description="last steps, in which wsd and inverse_sqrt fall to min_lr"
+    )
+    weight_decay: float = Field(
+        default=0.05, ge=0, description="of all parameters with two dimensions"
+    )
+    clip: float | None = Field(default=1.0, gt=0, description="highest norm of the gradient")
+    keep_checkpoints: int = Field(default=2, ge=1, description="how many of the last ones are kept")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="of activations; auto: bfloat16 on GPUs and on CPUs with matrix units for it",
+    )
+    device: str = Field(
+        default="auto", description="cpu, cuda, cuda:1; auto: a GPU if there is one"
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: all")
 
     @property
     def identity(self) -> str:

@@ -142,20 +142,8 @@ class TokenizerTrainConfig(Settings):
     )
     steps: Count = Field(default=10_000, description="optimizer steps")
     batch_size: Count = Field(default=64, description="crops a step, over all processes")
-    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
-    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
-    schedule: Literal["cosine", "wsd", "inverse_sqrt"] = Field(
-        default="cosine", description="of the learning rate after the warm-up"
-    )
     warmup: int = Field(default=500, ge=0, description="steps in which the learning rate rises")
-    cooldown: int = Field(
-        default=0, ge=0, description="last steps, in which wsd and inverse_sqrt fall to min_lr"
-    )
-    weight_decay: float = Field(
-        default=0.05, ge=0, description="of all parameters with two dimensions"
-    )
     betas: tuple[float, float] = Field(default=(0.9, 0.99), description="of AdamW")
-    clip: float | None = Field(default=1.0, gt=0, description="highest norm of the gradient")
     ema: float = Field(
         default=0.999,
         ge=0,
@@ -166,16 +154,7 @@ class TokenizerTrainConfig(Settings):
     eval_samples: int = Field(default=64, ge=0, description="held-out samples that are judged")
     eval_every: Count = Field(default=1000, description="steps between two evaluations")
     checkpoint_every: Count = Field(default=500, description="steps between checkpoints")
-    keep_checkpoints: Count = Field(default=2, description="how many of the last ones are kept")
     log_every: Count = Field(default=50, description="steps between lines of metrics.jsonl")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="of activations; auto: bfloat16 on GPUs and on CPUs with matrix units for it",
-    )
-    device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1; auto: a GPU if there is one"
-    )
-    threads: Count | None = Field(default=None, description="CPU threads; default: all")
     readers: Count = Field(default=4, description="threads that read and crop labels")
     compile: bool = Field(default=False, description="torch.compile the network")
 

@@ -72,7 +72,7 @@ class Backbone(nn.Module):
     @staticmethod
     def load(
         where: str | Path, others: Sequence[str] = (), size: int | None = None,
-        weights: Which = "model",
+        weights: Which = "model", untrained: bool = False,
     ) -> "Backbone":  # fmt: skip
         """The encoder of a trained model, in float32 on the CPU.
 
@@ -81,6 +81,7 @@ class Backbone(nn.Module):
             others: token modalities to read beside images.
             size: of the pixels, where the model knows several (`rgb@224`, `rgb@448`).
             weights: `average` for the averages that a run with `ema` keeps.
+            untrained: with the weights that a training would begin with: what to compare with.
 
         Raises:
             ConfigError: there is no such model, or it reads no pixels.
@@ -94,7 +95,8 @@ class Backbone(nn.Module):
             if name not in source.domains.inputs or modality.masking is Masking.EMBEDDING:
                 raise ConfigError(f"{where}: {name} is no token input of this model")
         backbone = Backbone(source.domains, source.shape, pixels.name, others)
-        backbone.take(source)
+        if not untrained:
+            backbone.take(source)
         return backbone
 
     @property

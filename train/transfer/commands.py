@@ -1,5 +1,6 @@
 """The verbs `features`, `probe` and `finetune`; torch is imported when there is work to do."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,6 +79,7 @@ def probe(
     label: str,
     classes: Path | None = None,
     features: Path | None = None,
+    untrained: bool = False,
     pooling: Literal["mean", "registers"] = "mean",
     size: int | None = None,
     others: tuple[str, ...] = (),
@@ -102,6 +104,7 @@ def probe(
         classes: YAML file whose `classes` are patterns of labels by class; by default every label
             is a class.
         features: folder that `fourmill features` wrote, instead of computing them.
+        untrained: probe the same encoder with fresh weights too: what training has added.
         pooling: mean of the patches, or of the registers.
         size: side of the centre crops in pixels; by default the model's.
         others: token modalities that the encoder reads beside pixels.
@@ -135,6 +138,12 @@ def probe(
     from fourmill.train.transfer.probe import probe as run_probe
 
     found = run_probe(made, classified)
+    if untrained:
+        fresh, _ = _extract(
+            model, root, ("train", "val"), pooling, size, others, weights, batch_size, readers,
+            device, untrained=True,
+        )  # fmt: skip
+        found = replace(found, untrained=run_probe(fresh, classified).linear)
     report = {"model": model, "root": root, "label": label, **found.as_json()}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -213,13 +222,13 @@ def _plan_of(run: Run) -> dict[str, Any]:
 def _extract(
     model: str, root: str, splits: tuple[str, ...], pooling: Literal["mean", "registers"],
     size: int | None, others: tuple[str, ...], weights: Literal["model", "average"],
-    batch_size: int, readers: int, device: str,
+    batch_size: int, readers: int, device: str, untrained: bool = False,
 ) -> "tuple[dict[str, Features], dict[str, Any]]":  # fmt: skip
     from fourmill.train.transfer.backbone import Backbone
     from fourmill.train.transfer.features import extract
 
     dataset = Dataset.open(root)
-    backbone = Backbone.load(model, others, size, weights)
+    backbone = Backbone.load(model, others, size, weights, untrained)
     made = {}
     for split in splits:
         count = sum(
@@ -248,5 +257,7 @@ def _tell_probe(found: "Probed") -> None:
         f"{found.val_samples} of val")  # fmt: skip
     say(line("linear probe", found.linear))
     say(line("nearest neighbours", found.neighbours))
+    if found.untrained is not None:
+        say(line("untrained, linear", found.untrained))
     say(f"{'commonest class':>18}  {found.majority:6.1%}")
     say(f"{'chance':>18}  {found.chance:6.1%}")

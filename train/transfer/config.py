@@ -132,36 +132,15 @@ class FinetuneConfig(Settings):
     micro_batch: Count | None = Field(
         default=None, description="samples computed at once; default: a process's whole share"
     )
-    lr: float = Field(default=1e-3, gt=0, description="highest learning rate, of the head")
-    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
-    schedule: Literal["cosine", "wsd", "inverse_sqrt"] = Field(
-        default="cosine", description="of the learning rate after the warm-up"
-    )
     warmup: int = Field(default=50, ge=0, description="steps in which the learning rate rises")
-    cooldown: int = Field(
-        default=0, ge=0, description="last steps, in which wsd and inverse_sqrt fall to min_lr"
-    )
-    weight_decay: float = Field(
-        default=0.05, ge=0, description="of all parameters with two dimensions"
-    )
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="of AdamW")
-    clip: float | None = Field(default=1.0, gt=0, description="highest norm of the gradient")
     ema: float = Field(
         default=0.0, ge=0, lt=1, description="of the weights' moving average, which is judged"
     )
     seed: int = Field(default=0, ge=0, description="of weights, order, crops and draws")
     eval_every: Count = Field(default=200, description="steps between evaluations on `val`")
     checkpoint_every: Count = Field(default=200, description="steps between checkpoints")
-    keep_checkpoints: Count = Field(default=2, description="how many of the last ones are kept")
     log_every: Count = Field(default=20, description="steps between lines of metrics.jsonl")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="of activations; auto: bfloat16 on GPUs and on CPUs with matrix units for it",
-    )
-    device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1; auto: a GPU if there is one"
-    )
-    threads: Count | None = Field(default=None, description="CPU threads; default: all")
     readers: int = Field(
         default=0, ge=0, description="processes that read pictures; 0: the training itself does"
     )

@@ -52,6 +52,7 @@ class Probed:
         strength: of the linear probe's regularisation, chosen on a part of `train`.
         chance: of guessing evenly.
         majority: of always saying the commonest class of `train`.
+        untrained: the linear probe of the same encoder with fresh weights, where it was asked for.
     """
 
     classes: tuple[str, ...]
@@ -62,6 +63,7 @@ class Probed:
     neighbours: Accuracy
     chance: float
     majority: float
+    untrained: Accuracy | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

@@ -45,7 +45,7 @@ def test_a_probe_tells_tints_far_better_than_chance(
     out = tmp_path / "probe.json"
     words = ["probe", str(model_file), tinted.url, "--label", "source.file"]
     words += ["--classes", str(classes_file), "--out", str(out), "--json"]
-    assert main(words) == 0
+    assert main([*words, "--untrained"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads(out.read_text())
     assert report["classes"] == ["amber", "azure", "moss"]
@@ -53,10 +53,12 @@ def test_a_probe_tells_tints_far_better_than_chance(
     assert report["linear"]["top1"] > 0.8
     assert report["linear"]["low"] <= report["linear"]["top1"] <= report["linear"]["high"]
     assert report["neighbours"]["top1"] > 0.5
+    assert report["untrained"]["top1"] > 0.5  # tints need no training
     # features that were written before give the same
     main(["features", str(model_file), tinted.url, "--out", str(tmp_path / "f")])
     main([*words[:-3], "--features", str(tmp_path / "f"), "--json"])
-    assert json.loads(capsys.readouterr().out)["linear"] == report["linear"]
+    again = json.loads(capsys.readouterr().out)
+    assert (again["linear"], again["untrained"]) == (report["linear"], None)
 
 
 def test_features_that_say_nothing_stay_near_chance(tinted: Dataset) -> None:
