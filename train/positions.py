@@ -18,7 +18,10 @@ def position_table(modality: Modality, dim: int) -> Float32[Tensor, "positions d
 
 
 def grid_table(
-    grid: tuple[int, int], native: tuple[int, int], dim: int
+    grid: tuple[int, int],
+    native: tuple[int, int],
+    dim: int,
+    device: torch.device | None = None,
 ) -> Float32[Tensor, "positions dim"]:
     """Embeddings of a grid that covers what a model learned to see as another one.
 
@@ -29,7 +32,7 @@ def grid_table(
         grid: rows and columns; `native` too.
     """
     row, column = (
-        (torch.arange(count) + 0.5) * (whole / count) - 0.5
+        (torch.arange(count, device=device) + 0.5) * (whole / count) - 0.5
         for count, whole in zip(grid, native, strict=True)
     )
     row, column = row.repeat_interleave(grid[1]), column.repeat(grid[0])
@@ -37,6 +40,6 @@ def grid_table(
 
 
 def _waves(position: Tensor, frequencies: int) -> Tensor:
-    omega = _TEMPERATURE ** -(torch.arange(frequencies) / frequencies)
+    omega = _TEMPERATURE ** -(torch.arange(frequencies, device=position.device) / frequencies)
     angle = position[:, None].float() * omega
     return torch.cat([angle.sin(), angle.cos()], dim=1)

@@ -267,8 +267,7 @@ class Backbone(nn.Module):
         cut = images.unfold(2, patch, patch).unfold(3, patch, patch)  # B 3 rows columns p p
         patches = cut.permute(0, 2, 3, 4, 5, 1).flatten(1, 2).flatten(2)
         x: Tensor = self.patch_embed.embed(patches)
-        native = self.pixels.grid
-        place = grid_table(grid, native, self.num_features).to(x.device)
+        place = grid_table(grid, self.pixels.grid, self.num_features, x.device)
         x = x + (place + self._modality(self.pixels.name))
         if self.register_tokens is not None:
             registers = self.register_tokens.expand(len(x), -1, -1).to(x.dtype)

@@ -1,4 +1,4 @@
-"""The verbs `features`, `probe` and `finetune`; torch is imported when there is work to do."""
+"""The verbs `features`, `probe` and `finetune`; torch is imported when a model is looked at."""
 
 from dataclasses import replace
 from pathlib import Path

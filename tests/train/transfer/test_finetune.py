@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tests.train.stopping import Stop, stop_after
 from tests.train.transfer.conftest import TINTS, picture, write_tinted
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.pipeline.cli import main
 from fourmill.train.metrics import read_metrics
 from fourmill.train.transfer.config import FinetuneConfig
 from fourmill.train.transfer.finetune import finetune
@@ -130,6 +132,28 @@ def test_a_finished_run_does_nothing_and_another_one_is_refused(
     assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*")} == before
     with pytest.raises(ConfigError, match=r"lr was 0.001, now 0.5.*--fresh"):
         plan_run(make_finetuning(steps=2, lr=0.5))
+
+
+def test_the_verb_plans_trains_and_reports(
+    make_finetuning: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = make_finetuning(steps=2).model_dump(mode="json")
+    file = tmp_path / "classes.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert main(["finetune", str(file), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["task"], plan["steps"], plan["steps_done"]) == ("classification", 2, 0)
+    assert not Path(values["out"]).exists()
+    assert main(["finetune", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["chance"] == pytest.approx(1 / 3)
+    assert main(["finetune", str(file)]) == 0
+    told = capsys.readouterr().err
+    assert "nothing to do" in told
+    assert "by chance 33.3% would be right" in told
+    assert main(["finetune", str(file), "--set", "layer_decya=1"]) == 2
+    assert "did you mean 'layer_decay'" in capsys.readouterr().err
+    assert main(["finetune", str(file), "--set", "task=depth", "--fresh"]) == 2
+    assert "are for classification, not depth" in capsys.readouterr().err
 
 
 def test_a_fine_tuning_starts_from_the_encoder_of_another(
