@@ -231,6 +231,7 @@ class _Trainer:
             majority = self.classified.majority
             result |= {
                 "classes": list(self.names),
+                "without_class": dict(self.classified.without),
                 "chance": 1 / len(self.names),
                 "majority": majority,
                 "margin_over_chance": metrics["top1"] - 1 / len(self.names),
