@@ -18,6 +18,7 @@ from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.hub import HubWeights
 from fourmill.train import runs
 from fourmill.train.checkpoint import AVERAGE, WEIGHTS
+from fourmill.train.config import MaskingConfig
 from fourmill.train.described import OWN, described_by, read_settings
 from fourmill.train.domains import Domains
 from fourmill.train.exchange import Names, load_reference
@@ -39,6 +40,7 @@ class Published:
     Attributes:
         tensors: under the reference's names, read from the file as they are needed.
         is_ours: whether a run of ours wrote it, or `fourmill convert --to fourmill`.
+        masking: what it was trained with, where a run says so.
     """
 
     file: Path
@@ -46,11 +48,13 @@ class Published:
     shape: ModelShape
     tensors: Names
     is_ours: bool
+    masking: MaskingConfig | None = None
 
     def load(self) -> FourM:
         """The model, see `load_published`."""
         model = FourM(self.domains, self.shape)
         load_reference(model, self.tensors, str(self.file))
+        model.masking = self.masking
         return model
 
 
@@ -78,13 +82,23 @@ def open_published(where: str | Path, weights: Which = "model") -> Published:
     """
     file = weights_file(where, weights)
     metadata, tensors = _read(file)
-    run = _run_of(file)
+    run = run_of(file)
     if run is not None:
         shape = ModelShape(**run.config.model.model_dump(exclude={"preset"}))
-        return Published(file, run.domains, shape, tensors, is_ours=True)
+        masking = run.config.masking
+        return Published(file, run.domains, shape, tensors, is_ours=True, masking=masking)
     settings = _settings(file, metadata)
     domains, shape = described_by(settings, tensors, file)
     return Published(file, domains, shape, tensors, is_ours=OWN in settings)
+
+
+def weights_file(where: str | Path, weights: Which = "model") -> Path:
+    """The file of the weights that `load_published` loads.
+
+    Raises:
+        ConfigError, MissingPackageError: as there.
+    """
+    return _file_in(located(where), weights)
 
 
 def hub_weights(where: str | Path) -> HubWeights | None:
@@ -114,13 +128,7 @@ def located(where: str | Path) -> Path:
     return path
 
 
-def weights_file(where: str | Path, weights: Which = "model") -> Path:
-    """The file that `load_published` reads.
-
-    Raises:
-        ConfigError, MissingPackageError: as there.
-    """
-    path = located(where)
+def _file_in(path: Path, weights: Which) -> Path:
     if path.is_file():
         _refuse_pickle(path)
         return path
@@ -167,7 +175,7 @@ def _read(file: Path) -> tuple[dict[str, str], Names]:
     return metadata, tensors
 
 
-def _run_of(file: Path) -> runs.Run | None:
+def run_of(file: Path) -> runs.Run | None:
     """The run that a checkpoint's file belongs to."""
     folder = file.resolve().parent.parent
     return runs.read_run(folder.parent) if folder.name == "checkpoints" else None

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from fourmill.manifests.errors import ConfigError
+from fourmill.train.evaluation.knn import NEIGHBOURS, TEMPERATURE, knn_votes
 from fourmill.train.transfer.classes import Classified, Samples
 from fourmill.train.transfer.features import Features
 from fourmill.train.transfer.intervals import bootstrap_interval
-from fourmill.train.transfer.neighbours import NEIGHBOURS, TEMPERATURE, vote
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 4))
 """Of the regularisation that are tried, as scikit-learn counts them: larger fits closer."""
@@ -98,7 +98,7 @@ def probe(features: Mapping[str, Features], classified: Classified) -> Probed:
     scores = _fit(standard, y, strength, count)(standard_val)
     return Probed(
         classified.names, len(y), len(y_val), Accuracy.of(scores, y_val), strength,
-        Accuracy.of(vote(x, y, x_val, count), y_val), 1 / count,
+        Accuracy.of(knn_votes(x, y, x_val, count).numpy(), y_val), 1 / count,
         float((y_val == np.bincount(y, minlength=count).argmax()).mean()),
     )  # fmt: skip
 

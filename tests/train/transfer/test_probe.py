@@ -10,7 +10,6 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.pipeline.cli import main
 from fourmill.train.transfer.features import Features, read_features
-from fourmill.train.transfer.neighbours import vote
 from fourmill.train.transfer.probe import probe
 
 
@@ -72,18 +71,6 @@ def test_features_that_say_nothing_stay_near_chance(tinted: Dataset) -> None:
         for split, each in (("train", classified.train), ("val", classified.val))
     }
     assert probe(features, classified).linear.low < 0.5
-
-
-def test_nearest_neighbours_vote_by_similarity() -> None:
-    known = np.array([[1, 0], [1, 0.1], [0, 1]], np.float32)
-    votes = vote(known, np.array([0, 0, 1]), np.array([[2, 0.1], [0.1, 9]], np.float32), 3, 3, 0.1)
-    assert votes.argmax(1).tolist() == [0, 1]
-    cosine = (2 + 0.01) / np.hypot(2, 0.1) / np.hypot(1, 0.1)
-    expected = np.exp(2 / np.hypot(2, 0.1) / 0.1) + np.exp(cosine / 0.1)
-    assert votes[0, 0] == pytest.approx(expected, rel=1e-4)
-    assert votes[:, 2].tolist() == [0, 0]
-    nearest = vote(known, np.array([0, 0, 1]), np.array([[0, 1.0]], np.float32), 2, 1)
-    assert nearest[0, 0] == 0
 
 
 def test_what_cannot_be_probed_is_told(
