@@ -17,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Masking, Modality
+from fourmill.train.conditions import Conditions, select_inputs
 from fourmill.train.domains import Domains
 from fourmill.train.embeddings import IMAGENET_MEAN, IMAGENET_STD, ContinuousProjection
 from fourmill.train.exchange import as_named_by, fixed_tensors, load_reference, to_reference
-from fourmill.train.generate import Conditions, select_inputs
 from fourmill.train.model import FourM, ModelShape
 from fourmill.train.positions import grid_table
 from fourmill.train.published import Published, Which, open_published

@@ -11,9 +11,9 @@ from tests.train.transfer.conftest import PIXELS, small_model
 from torch import nn
 
 from fourmill.manifests.errors import ConfigError, MissingPackageError, UnknownNameError
+from fourmill.train.conditions import Conditions, select_inputs
 from fourmill.train.convert import write_model
 from fourmill.train.domains import Domains
-from fourmill.train.generate import Conditions, select_inputs
 from fourmill.train.model import FourM, ModelShape
 from fourmill.train.optim import make_optimizers
 from fourmill.train.positions import grid_table, position_table

@@ -10,11 +10,11 @@ from tests.train.conftest import CAPTION, COLOUR, LIGHT
 from tests.train.transfer.conftest import PIXELS
 
 from fourmill.manifests.modalities import Masking, Modality
+from fourmill.train.conditions import Conditions, select_inputs
 from fourmill.train.config import TrainConfig
 from fourmill.train.convert import write_model
 from fourmill.train.domains import Domains
 from fourmill.train.exchange import reference_state
-from fourmill.train.generate import Conditions, select_inputs
 from fourmill.train.loop import train
 from fourmill.train.model import FourM, ModelShape
 from fourmill.train.published import load_published
