@@ -60,6 +60,21 @@ def assignments(words: Sequence[str], section: str = "") -> dict[str, Any]:
     return values
 
 
+def load(model: type[Config], path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """A model of a whole YAML file.
+
+    Args:
+        overrides: options by dotted names, which win over the file's.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key (the nearest is named), a wrong value.
+    """
+    values = read_yaml(path)
+    for dotted, value in (overrides or {}).items():
+        assign(values, dotted, value)
+    return validate(model, values, str(path))
+
+
 def validate(
     model: type[Config], values: Mapping[str, Any], place: str, section: str = ""
 ) -> Config:

@@ -38,8 +38,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("fourmill.train.commands:predict", "what a trained 4M predicts, as pictures"),
     "generate": ("fourmill.train.generating:generate", "any modalities from any others"),
     "evaluate": (
-        "fourmill.train.evaluation.commands:evaluate", "how well a trained 4M predicts truths"
+        "fourmill.train.evaluation.commands:evaluate",
+        "how well a trained 4M predicts truths",
     ),
+    "features": ("fourmill.train.transfer.commands:features", "vectors of a trained 4M's encoder"),
+    "probe": ("fourmill.train.transfer.commands:probe", "what its frozen features tell"),
+    "finetune": ("fourmill.train.transfer.commands:finetune", "its encoder for another task"),
     "convert": ("fourmill.train.commands:convert", "models to and from the reference's files"),
 }
 

@@ -159,7 +159,11 @@ def _mlp(config: BlockConfig) -> nn.Module:
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention and MLP."""
+    """Self-attention and MLP.
+
+    Attributes:
+        drop: of what each of the two adds, for some samples of a batch; fine-tuning sets it.
+    """
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -167,6 +171,7 @@ class EncoderBlock(nn.Module):
         self.attn = Attention(config)
         self.norm2 = norm(config)
         self.mlp = _mlp(config)
+        self.drop: nn.Module = nn.Identity()
 
     def forward(
         self,
@@ -174,8 +179,8 @@ class EncoderBlock(nn.Module):
         bias: Float[Tensor, "batch 1 _ keys"] | None,
         packing: Packing | None = None,
     ) -> Rows:
-        x = x + self.attn(self.norm1(x), bias=bias, packing=packing)
-        return torch.add(x, self.mlp(self.norm2(x)))
+        x = x + self.drop(self.attn(self.norm1(x), bias=bias, packing=packing))
+        return torch.add(x, self.drop(self.mlp(self.norm2(x))))
 
 
 class DecoderBlock(nn.Module):

@@ -23,8 +23,9 @@ from fourmill.train.domains import (
 from fourmill.train.positions import position_table
 from fourmill.train.selection import Continuous
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of red, green and blue, 0..1: pixels are normalised with them."""
 
 
 class TokenTable(nn.Module):
@@ -115,8 +116,8 @@ class ContinuousProjection(nn.Module):
         repeat = modality.patch_size**2 if is_pixels else 0
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN * repeat), persistent=False)
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD * repeat), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN * repeat), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD * repeat), persistent=False)
 
     def forward(
         self,
@@ -129,10 +130,14 @@ class ContinuousProjection(nn.Module):
         width = rows.shape[-1]
         source = torch.where(is_mine, source[..., None], 0)  # others may have more rows
         chosen = rows.gather(1, source.expand(-1, -1, width))
-        if chosen.dtype == torch.uint8:
-            chosen = (chosen / 255 - self.mean) / self.std
-        projected: Tensor = self.proj(chosen.to(self.proj.weight.dtype))
-        return torch.where(is_mine, projected, 0)
+        return torch.where(is_mine, self.embed(chosen), 0)
+
+    def embed(self, rows: Continuous) -> Float[Tensor, "batch length dim"]:
+        """Embeddings of some patches or vectors; bytes are normalised first."""
+        if rows.dtype == torch.uint8:
+            rows = (rows / 255 - self.mean) / self.std
+        projected: Tensor = self.proj(rows.to(self.proj.weight.dtype))
+        return projected
 
 
 class InputEmbedding(nn.Module):

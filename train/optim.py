@@ -6,7 +6,7 @@ scaled so that both take one learning rate (Liu et al. 2025).
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class Optimizers:
         """One step, at a learning rate."""
         for each in self._parts:
             for group in each.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_scale", 1.0)
             each.step()
 
     def moments(self, model: nn.Module) -> dict[str, Tensor]:
@@ -110,7 +110,10 @@ class Optimizers:
 
 
 def make_optimizers(
-    model: nn.Module, config: OptimizerConfig, muon: Callable[[str], bool] | None = None
+    model: nn.Module,
+    config: OptimizerConfig,
+    muon: Callable[[str], bool] | None = None,
+    lr_scale: Callable[[str], float] | None = None,
 ) -> Optimizers:
     """Fused AdamW; weight decay on all that has two dimensions, embeddings included.
 
@@ -118,14 +121,22 @@ def make_optimizers(
 
     Args:
         muon: which matrices, by name, Muon has rather than AdamW.
+        lr_scale: of a parameter, by name, what its learning rate is multiplied by.
     """
     trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
     matrices = [each for name, each in trained if muon and each.ndim == 2 and muon(name)]
     taken = {id(each) for each in matrices}
-    rest = [each for _, each in trained if id(each) not in taken]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    by_scale: dict[float, list[Tensor]] = {}
+    for name, each in trained:
+        if id(each) not in taken:
+            by_scale.setdefault(1.0 if lr_scale is None else lr_scale(name), []).append(each)
+    groups: list[dict[str, Any]] = [
+        {"params": chosen, "weight_decay": decay, "lr_scale": scale}
+        for scale, rest in sorted(by_scale.items())
+        for chosen, decay in (
+            ([p for p in rest if p.ndim > 1], config.weight_decay),
+            ([p for p in rest if p.ndim <= 1], 0.0),
+        )
     ]
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)

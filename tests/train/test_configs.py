@@ -15,6 +15,7 @@ from fourmill.train.exchange import parameter_counts
 from fourmill.train.loop import build_model
 from fourmill.train.masking import Masking
 from fourmill.train.tokenizers.config import load_config
+from fourmill.train.transfer import config as transfer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -49,6 +50,8 @@ def test_every_file_is_read(path: Path) -> None:
         load_train_config(path)
     elif path.parent.name == "tokenizers":
         load_config(path)
+    elif path.parent.name == "transfer":
+        transfer.load_config(path)
 
 
 @pytest.mark.parametrize("path", [*PUBLISHED, *ABLATIONS], ids=name_of)
@@ -182,3 +185,36 @@ def test_an_ablation_changes_one_thing(path: Path) -> None:
     kind = path.stem.partition("-")[0]
     assert differing == (CHANGED[kind] if kind != "base" else set())
     assert own["out"].name == path.stem
+
+
+_IMAGENET, _IMAGENET_21K, _ADE20K, _NYUV2 = 1_281_167, 14_197_122, 20_210, 795
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "pictures", "batch", "size", "decay", "rank"),
+    [
+        ("imagenet21k-b", 20, _IMAGENET_21K, 4096, 224, 0.75, None),
+        ("imagenet21k-l", 50, _IMAGENET_21K, 4096, 224, 0.85, None),
+        ("imagenet21k-xl", 20, _IMAGENET_21K, 4096, 224, 0.85, None),
+        ("imagenet-b", 20, _IMAGENET, 1024, 224, 0.75, None),
+        ("imagenet-l", 20, _IMAGENET, 1024, 224, 0.85, None),
+        ("imagenet-xl", 20, _IMAGENET, 1024, 224, 0.85, None),
+        ("ade20k-b", 64, _ADE20K, 64, 512, None, None),
+        ("ade20k-l", 64, _ADE20K, 64, 512, None, None),
+        ("ade20k-xl", 128, _ADE20K, 64, 512, None, 64),
+        ("nyuv2-depth-b", 1000, _NYUV2, None, 256, None, None),
+        ("nyuv2-depth-l", 1000, _NYUV2, None, 256, None, None),
+        ("nyuv2-depth-xl", 1000, _NYUV2, None, 256, None, 8),
+    ],
+)
+def test_transfers_are_as_published(name, epochs, pictures, batch, size, decay, rank) -> None:
+    config = transfer.load_config(CONFIGS / "transfer" / f"{name}.yaml")
+    seen = config.steps * config.batch_size
+    assert seen == pytest.approx(epochs * pictures, rel=1e-3)
+    assert config.size == size
+    assert batch in (None, config.batch_size)
+    assert decay in (None, config.layer_decay)
+    assert rank == (config.lora.rank if config.lora else None)
+    if config.start is not None:
+        before = transfer.load_config(CONFIGS / "transfer" / f"{config.start.name}.yaml")
+        assert (before.out, before.model) == (config.start, config.model)

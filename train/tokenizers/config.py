@@ -5,13 +5,13 @@ Nothing here needs torch.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fourmill.manifests import configs
-from fourmill.manifests.hashing import sha256_of
 from fourmill.manifests.modality_files import LossName, ModalityFile, declare_in, losses_of
+from fourmill.train.records import Settings
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -117,8 +117,12 @@ class PerceptualConfig(_Section):
     )
 
 
-class TokenizerTrainConfig(_Section):
+class TokenizerTrainConfig(Settings):
     """Everything `fourmill tokenizer train` does."""
+
+    incidental: ClassVar[tuple[str, ...]] = (
+        "modalities", "root", "out", "keep_checkpoints", "log_every", "checkpoint_every", "readers",
+    )  # fmt: skip
 
     modalities: tuple[ModalityFile, ...] = Field(
         default=(), description="modalities of one's own: paths of YAML files, or what they hold"
@@ -158,20 +162,8 @@ class TokenizerTrainConfig(_Section):
     )
     steps: Count = Field(default=10_000, description="optimizer steps")
     batch_size: Count = Field(default=64, description="crops a step, over all processes")
-    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
-    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
-    schedule: Literal["cosine", "wsd", "inverse_sqrt"] = Field(
-        default="cosine", description="of the learning rate after the warm-up"
-    )
     warmup: int = Field(default=500, ge=0, description="steps in which the learning rate rises")
-    cooldown: int = Field(
-        default=0, ge=0, description="last steps, in which wsd and inverse_sqrt fall to min_lr"
-    )
-    weight_decay: float = Field(
-        default=0.05, ge=0, description="of all parameters with two dimensions"
-    )
     betas: tuple[float, float] = Field(default=(0.9, 0.99), description="of AdamW")
-    clip: float | None = Field(default=1.0, gt=0, description="highest norm of the gradient")
     ema: float = Field(
         default=0.999,
         ge=0,
@@ -182,16 +174,7 @@ class TokenizerTrainConfig(_Section):
     eval_samples: int = Field(default=64, ge=0, description="held-out samples that are judged")
     eval_every: Count = Field(default=1000, description="steps between two evaluations")
     checkpoint_every: Count = Field(default=500, description="steps between checkpoints")
-    keep_checkpoints: Count = Field(default=2, description="how many of the last ones are kept")
     log_every: Count = Field(default=50, description="steps between lines of metrics.jsonl")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="of activations; auto: bfloat16 on GPUs and on CPUs with matrix units for it",
-    )
-    device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1; auto: a GPU if there is one"
-    )
-    threads: Count | None = Field(default=None, description="CPU threads; default: all")
     readers: Count = Field(default=4, description="threads that read and crop labels")
     compile: bool = Field(default=False, description="torch.compile the network")
 
@@ -204,17 +187,6 @@ class TokenizerTrainConfig(_Section):
         if self.network.kind == "controlled" and self.compile:
             raise ValueError("compile is for networks of other kinds than controlled")
         return self
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of what decides the result: a run can be resumed with the same one only."""
-        return sha256_of(self.model_dump(mode="json", exclude=set(INCIDENTAL)))
-
-
-INCIDENTAL = (
-    "modalities", "root", "out", "keep_checkpoints", "log_every", "checkpoint_every", "readers",
-)  # fmt: skip
-"""Options that do not change the result."""
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TokenizerTrainConfig:

@@ -8,41 +8,36 @@ gradients are averaged and the code book follows the sum of all.
 import json
 import logging
 import math
-import time
 from collections.abc import Callable
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import ConfigError, TrainingError
+from fourmill.manifests.errors import TrainingError
 from fourmill.tokenize.evaluate import evaluate
 from fourmill.tokenize.folders import whole_folder
 from fourmill.train import saving
-from fourmill.train.averages import follow_average
+from fourmill.train.averaged import Averaged
 from fourmill.train.devices import autocast, choose_dtype
 from fourmill.train.metrics import MetricsLog, read_metrics
 from fourmill.train.optim import lr_at, make_optimizers
+from fourmill.train.pacing import run_steps
 from fourmill.train.parallel import copied
 from fourmill.train.processes import Process, processes
-from fourmill.train.progress import OnProgress, Progress
-from fourmill.train.saving import Contents, Saver, State
+from fourmill.train.progress import OnProgress
+from fourmill.train.saving import Saver, State
 from fourmill.train.tokenizers.codes import CodeUse
 from fourmill.train.tokenizers.data import LabelLoader
 from fourmill.train.tokenizers.objectives import make_objective
-from fourmill.train.tokenizers.plan import Run, write_run
+from fourmill.train.tokenizers.plan import Run
 
 _log = logging.getLogger(__name__)
 
 _START_VALUES = 2**26  # in the crops that a start is taken from, 256 MiB
 _START_CROPS = 512
-_NETWORK, _AVERAGE, _OPTIMIZER = (
-    f"{name}.safetensors" for name in ("network", "average", "optimizer")
-)
 
 
 def train(run: Run, on_progress: OnProgress | None = None) -> None:
@@ -62,7 +57,7 @@ def train(run: Run, on_progress: OnProgress | None = None) -> None:
         torch.set_num_threads(config.threads)
     with processes(config.device) as process:
         if process.is_first:
-            write_run(run)
+            run.record.write()
         process.wait()
         with Saver(config.out, config.keep_checkpoints) as saver:
             trainer = _Trainer(run, process, saver)
@@ -91,9 +86,8 @@ class _Trainer:
         self.loader = loader("train" if "train" in snapshot.splits else None)
         self.held_out = loader("val") if "val" in snapshot.splits and config.eval_samples else None
         network = self.objective.network
-        self.average = deepcopy(network).requires_grad_(False) if config.ema else None
-        self.optimizers = make_optimizers(network, config)
-        self.state = saving.load_last(config.out, self._load) or State(0, 0.0)
+        self.trained = Averaged(network, make_optimizers(network, config), config.ema)
+        self.state = saving.load_last(config.out, self.trained.load) or State(0, 0.0)
         metrics = config.out / "metrics.jsonl"
         known = [each for each in read_metrics(metrics) if each["step"] <= self.state.step]
         best = max((each.get("perplexity", 0.0) for each in known), default=0.0)
@@ -104,26 +98,17 @@ class _Trainer:
         self.restarted = 0
 
     def train(self, on_progress: OnProgress | None) -> None:
-        config, first = self.config, self.state.step
+        first = self.state.step
         if not first:
             self._start()
         called = self._called()
-        began = time.monotonic()
-        for step, batch in enumerate(self.loader.batches(first, config.steps), first):
-            self._step(called, step, batch.to(self.process.device))
-            done = step + 1
-            seconds = time.monotonic() - began
-            rate = (done - first) * config.batch_size / seconds
-            is_saved = done % config.checkpoint_every == 0 or done == config.steps
-            loss = None
-            if done % config.log_every == 0 or is_saved:
-                loss = self._tell(done, rate, self.state.seconds + seconds)
-            if done % config.eval_every == 0 or done == config.steps:
-                self._evaluate(done)
-            if is_saved and self.process.is_first:
-                self.saver.save(State(done, self.state.seconds + seconds), self._contents())
-            if on_progress is not None and self.process.is_first:
-                on_progress(Progress(done, config.steps, rate, loss))
+        run_steps(
+            self.config, self.process, self.state, self.loader.batches(first, self.config.steps),
+            lambda step, batch: self._step(called, step, batch.to(self.process.device)),
+            self._tell, self._evaluate,
+            lambda state: self.saver.save(state, self.trained.contents()),
+            on_progress,
+        )  # fmt: skip
 
     def write_tokenizer(self) -> None:
         """Write the tokenizer's folder, and beside its weights how it was made."""
@@ -136,7 +121,7 @@ class _Trainer:
             "metrics": evaluated[-1]["metrics"] if evaluated else {},
         }
         with whole_folder(self.run.tokenizer) as aside:
-            self.objective.tokenizer(self._best_network()).save(aside)
+            self.objective.tokenizer(self.trained.best).save(aside)
             (aside / "training.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
     def _start(self) -> None:
@@ -145,8 +130,7 @@ class _Trainer:
         count = min(_START_CROPS, len(self.loader), max(1, _START_VALUES // (channels * side**2)))
         batch = self.loader.first(count).to(self.process.device)
         self.objective.start(batch.inputs)
-        if self.average is not None:
-            self.average.load_state_dict(self.objective.network.state_dict())
+        self.trained.restart_average()
 
     def _called(self) -> Callable[..., Any]:
         objective: nn.Module = self.objective
@@ -163,7 +147,7 @@ class _Trainer:
         objective.train()
         with autocast(self.process.device, self.dtype):
             outcome = called(batch.inputs, batch.valid, seed, step / config.steps)
-        self.optimizers.zero_grad()
+        self.trained.optimizers.zero_grad()
         torch.autograd.backward(outcome.loss)
         parameters = objective.network.parameters()
         norm = nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
@@ -173,25 +157,15 @@ class _Trainer:
                 f"gradient's norm {float(norm):g}; the weights are those of the last checkpoint: "
                 f"lower `lr` ({config.lr:g}) or `clip` ({config.clip})"
             )
-        self.optimizers.step(lr_at(step, config))
+        self.trained.optimizers.step(lr_at(step, config))
         # drawn alike in all processes, which replace the same codes
         generator = torch.Generator().manual_seed(_seed(config.seed, step))
         self.restarted += objective.follow(outcome, generator)
-        self._follow_average(step)
+        self.trained.follow(step)
         self.codes.add(outcome.tokens.detach())
         for name, value in {"loss": outcome.loss, **outcome.parts}.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         self.steps_summed += 1
-
-    @torch.no_grad()
-    def _follow_average(self, step: int) -> None:
-        if self.average is None:
-            return
-        network = self.objective.network
-        averaged, current = list(self.average.parameters()), list(network.parameters())
-        follow_average(averaged, current, self.config.ema, step)
-        for mine, its in zip(self.average.buffers(), network.buffers(), strict=True):
-            mine.copy_(its)  # code books are averages themselves
 
     def _tell(self, done: int, rate: float, seconds: float) -> float:
         names = sorted(self.sums)
@@ -217,34 +191,9 @@ class _Trainer:
             return
         labels, crops, sizes, keys = self.held_out.labels(self.config.eval_samples)
         # a tokenizer freezes its network, which must not be the one that is trained
-        tokenizer = self.objective.tokenizer(deepcopy(self._best_network()))
+        tokenizer = self.objective.tokenizer(deepcopy(self.trained.best))
         metrics = evaluate(tokenizer, labels, crops, sizes, keys)  # type: ignore[arg-type]
         self.log.add("val", done, metrics=metrics, samples=len(labels))
-
-    def _best_network(self) -> nn.Module:
-        return self.objective.network if self.average is None else self.average
-
-    def _contents(self) -> dict[str, Contents]:
-        network = self.objective.network
-        files = {
-            _NETWORK: Contents(network.state_dict()),
-            _OPTIMIZER: Contents(self.optimizers.moments(network)),
-        }
-        if self.average is not None:
-            files[_AVERAGE] = Contents(self.average.state_dict())
-        return files
-
-    def _load(self, folder: Path, state: State) -> None:
-        network = self.objective.network
-        read = {name: load_file(folder / name) for name in (_NETWORK, _OPTIMIZER)}
-        average = load_file(folder / _AVERAGE) if self.average is not None else {}
-        try:
-            network.load_state_dict(read[_NETWORK])
-            if self.average is not None:
-                self.average.load_state_dict(average)
-        except RuntimeError as error:
-            raise ConfigError(f"{folder}: weights of another network: {error}") from error
-        self.optimizers.restore(network, read[_OPTIMIZER], state.step)
 
 
 def _seed(seed: int, step: int, process: Process | None = None) -> int:

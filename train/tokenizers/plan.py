@@ -6,20 +6,15 @@ out/checkpoints/step-00000500/      network, moving average, optimizer, state.js
 out/tok_<name>@<size>/              the tokenizer, when the training is complete
 """
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
-
-from pydantic import ValidationError
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import ConfigError, UnknownNameError
-from fourmill.manifests.hashing import canonical_json
+from fourmill.manifests.errors import UnknownNameError
 from fourmill.manifests.modalities import Kind, Modality, modality
 from fourmill.manifests.snapshots import Snapshot
-from fourmill.train import runs
-from fourmill.train.tokenizers.config import INCIDENTAL, TokenizerTrainConfig
+from fourmill.train.records import Record, snapshot_of_run
+from fourmill.train.tokenizers.config import TokenizerTrainConfig
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,11 @@ class Run:
     definition: Modality
     snapshot: str
     contents: dict[str, str]
+
+    @property
+    def record(self) -> Record[TokenizerTrainConfig]:
+        """What `run.json` says of it."""
+        return Record(self.config, self.snapshot, self.contents)
 
     @property
     def tokenizer(self) -> Path:
@@ -55,24 +55,8 @@ def plan_run(config: TokenizerTrainConfig) -> Run:
     """
     head = Dataset.open(config.root).head
     wanted = Run(config, modality(config.modality), head.id, _contents(config, head))
-    found = _read(config.out)
-    if found is None:
-        return wanted
-    old, snapshot, contents = found
-    if (old.identity, contents) != (config.identity, wanted.contents):
-        _refuse(old, contents, wanted)
-    return Run(config, wanted.definition, snapshot, contents)
-
-
-def write_run(run: Run) -> None:
-    """Write down what the run is made of, before it begins."""
-    value = {
-        "config": run.config.model_dump(mode="json"),
-        "snapshot": run.snapshot,
-        "contents": run.contents,
-    }
-    run.config.out.mkdir(parents=True, exist_ok=True)
-    runs.replace_file(run.config.out / "run.json", canonical_json(value))
+    snapshot = snapshot_of_run(wanted.record, "the training of a tokenizer")
+    return replace(wanted, snapshot=snapshot)
 
 
 def _contents(config: TokenizerTrainConfig, snapshot: Snapshot) -> dict[str, str]:
@@ -81,26 +65,3 @@ def _contents(config: TokenizerTrainConfig, snapshot: Snapshot) -> dict[str, str
         if name not in snapshot.modalities:
             raise UnknownNameError("modality of the dataset", name, snapshot.modalities)
     return {name: snapshot.modalities[name].content_sha256 for name in sorted({"rgb", *wanted})}
-
-
-def _read(out: Path) -> tuple[TokenizerTrainConfig, str, dict[str, str]] | None:
-    path = out / "run.json"
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        config = TokenizerTrainConfig.model_validate(value["config"])
-        return config, str(value["snapshot"]), dict(value["contents"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(
-            f"{path}: not the training of a tokenizer ({error}); give another `out`"
-        ) from error
-
-
-def _refuse(old: TokenizerTrainConfig, contents: dict[str, str], wanted: Run) -> NoReturn:
-    runs.refuse_differences(
-        wanted.config.out,
-        (old.model_dump(mode="json"), contents),
-        (wanted.config.model_dump(mode="json"), wanted.contents),
-        INCIDENTAL,
-    )

@@ -1,0 +1,163 @@
+"""Classes of samples, from whatever modality says them. Nothing here needs torch.
+
+`caption` takes the whole text; `source.file` a place in a structure; `imagenet.0.class_name` goes
+through a list. Patterns make classes of texts that are finer or something else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.labels import Label
+from fourmill.manifests.snapshots import Snapshot
+
+_SHOWN = 5  # of many names in a message
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a split with a class each, in the dataset's order.
+
+    Attributes:
+        places: shard and row of each.
+        classes: index into the names that `class_names` gave; -1 for a class that is not there.
+    """
+
+    places: Int64[np.ndarray, "samples 2"]
+    classes: Int64[np.ndarray, " samples"]
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A dataset's samples by split, and the names of their classes.
+
+    Attributes:
+        without: samples of each split that have no class, or no picture.
+    """
+
+    names: tuple[str, ...]
+    train: Samples
+    val: Samples
+    without: Mapping[str, int]
+
+    @property
+    def majority(self) -> float:
+        """The share of `val` that saying the commonest class of `train` would get right."""
+        commonest = np.bincount(self.train.classes, minlength=len(self.names)).argmax()
+        return float((self.val.classes == commonest).mean())
+
+
+def classify(
+    dataset: Dataset,
+    snapshot: Snapshot,
+    label: str,
+    patterns: Mapping[str, Sequence[str]] | None = None,
+) -> Classified:
+    """The classes of all samples of `train` and `val`.
+
+    Args:
+        label: modality, and after points the place in it.
+        patterns: of texts, by class; what matches none has no class. By default every text is a
+            class.
+
+    Raises:
+        UnknownNameError: no such modality or split.
+        ConfigError: the label is no text, `train` has fewer than two classes, or `val` has one that
+            `train` has not.
+    """
+    modality, _, path = label.partition(".")
+    if modality not in snapshot.modalities:
+        raise UnknownNameError(f"modality in {dataset.url}", modality, snapshot.modalities)
+    found: dict[str, list[tuple[tuple[int, int], str, str]]] = {}
+    without: dict[str, int] = {}
+    for split in ("train", "val"):
+        if split not in snapshot.splits:
+            raise UnknownNameError("split", split, snapshot.splits)
+        texts = _texts(dataset, snapshot, modality, path.split(".") if path else [], split)
+        named = [
+            (place, key, name)
+            for place, key, text in texts
+            if (name := _class_of(text, patterns)) is not None
+        ]
+        found[split] = named
+        without[split] = len(texts) - len(named)
+    names = tuple(sorted({name for _, _, name in found["train"]}))
+    if len(names) < 2:
+        raise ConfigError(
+            f"{dataset.url}: {label} gives {len(names)} classes in `train`, of "
+            f"{len(found['train'])} samples with one; expected two or more: give another label or "
+            f"other patterns (`classes`)"
+        )
+    number = {name: index for index, name in enumerate(names)}
+    unknown = sorted({name for _, _, name in found["val"]} - number.keys())
+    if unknown:
+        listed = ", ".join(unknown[:_SHOWN]) + (", …" if len(unknown) > _SHOWN else "")
+        raise ConfigError(
+            f"{dataset.url}: `val` has classes that `train` has not, and nothing can learn: "
+            f"{listed}; leave them out by naming the others in `classes`"
+        )
+    if not found["val"]:
+        raise ConfigError(f"{dataset.url}: no sample of `val` has a class by {label}")
+
+    def samples(split: str) -> Samples:
+        rows = found[split]
+        return Samples(
+            np.array([place for place, _, _ in rows], np.int64).reshape(-1, 2),
+            np.array([number[name] for _, _, name in rows], np.int64),
+            tuple(key for _, key, _ in rows),
+        )
+
+    return Classified(names, samples("train"), samples("val"), without)
+
+
+def _texts(
+    dataset: Dataset, snapshot: Snapshot, modality: str, path: Sequence[str], split: str
+) -> list[tuple[tuple[int, int], str, str | None]]:
+    """Place, key and text of every sample; no text where there is no label or no picture."""
+    rows = []
+    for start, stop in snapshot.splits[split]:
+        for index in range(start, stop):
+            labels = dataset.shard(modality, index, snapshot)
+            has_picture = dataset.shard("rgb", index, snapshot).record.valid
+            for row, key in enumerate(labels.keys):
+                value = labels.label(row) if has_picture[row] else None
+                rows.append(((index, row), key, _text(value, path, modality)))
+    return rows
+
+
+def _text(value: Label | None, path: Sequence[str], modality: str) -> str | None:
+    current: Any = value
+    for part in path:
+        if isinstance(current, list) and part.isdecimal() and int(part) < len(current):
+            current = current[int(part)]
+        elif isinstance(current, dict):
+            current = current.get(part)
+        else:
+            return None
+    if current is None or isinstance(current, str):
+        return current or None
+    if isinstance(current, int | float | bool):
+        return str(current)
+    inner = sorted(current) if isinstance(current, dict) else []
+    hint = f"; name a place in it: {', '.join(f'{modality}.{each}' for each in inner)}"
+    raise ConfigError(
+        f"{'.'.join([modality, *path])}: found {type(current).__name__}, expected a text or a "
+        f"number to be a class{hint if inner else ''}"
+    )
+
+
+def _class_of(text: str | None, patterns: Mapping[str, Sequence[str]] | None) -> str | None:
+    if text is None or not patterns:
+        return text
+    matching = (name for name, each in patterns.items() if any(fnmatchcase(text, p) for p in each))
+    return next(matching, None)
