@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+
+_SECONDS_BETWEEN_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,29 @@ def progress_bar(title: str, steps: int) -> Iterator[OnProgress]:
                     say(f"  step {progress.step} of {progress.steps}: {note}")
                 bar.update(task, note=note)
             bar.update(task, completed=progress.step)
+
+        yield report
+
+
+@contextmanager
+def sample_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What shows how many samples are done: called with how many more are."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    is_terminal = sys.stderr.isatty()
+    done, told = 0, time.monotonic()
+    with Bar(*columns, console=Console(stderr=True), disable=not is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+
+        def report(more: int) -> None:
+            nonlocal done, told
+            done += more
+            bar.update(task, completed=done)
+            if not is_terminal and time.monotonic() > told + _SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                say(f"  {title}: {done:,} of {total:,} samples")
 
         yield report
 
