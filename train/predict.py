@@ -12,18 +12,13 @@ from numpy.typing import NDArray
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label
-from fourmill.manifests.modalities import Masking, Modality, modality
-from fourmill.tokenize.base import Tokenizer
-from fourmill.tokenize.registry import load
+from fourmill.manifests.modalities import Masking, Modality
 from fourmill.train import runs
-from fourmill.train.checkpoint import load_weights
 from fourmill.train.config import TrainConfig
-from fourmill.train.devices import autocast, choose_device, choose_dtype
 from fourmill.train.domains import Domains
-from fourmill.train.generate import Conditions, generate
+from fourmill.train.generate import Conditions
 from fourmill.train.loader import TokenLoader
-from fourmill.train.loop import build_model
-from fourmill.train.model import FourM
+from fourmill.train.sampler import Sampler
 from fourmill.train.schedules import GenerationStep, default_step
 
 
@@ -71,12 +66,13 @@ class Predictor:
         found = runs.checkpoints(config.out)
         if run is None or not found:
             raise ConfigError(f"{config.out} holds no trained model: `fourmill train` makes one")
-        self.config = config
+        self.sampler = Sampler.load(
+            config.out,
+            config.tokenizers if config.tokenizers.is_dir() else None,
+            config.device,
+            config.dtype,
+        )
         self.domains: Domains = run.domains
-        self.device = choose_device(config.device)
-        self.dtype = choose_dtype(config.dtype, self.device)
-        self.model: FourM = build_model(run.domains, run.config.model).to(self.device).eval()
-        load_weights(found[0], self.model)
         self._dataset = Dataset.open(config.root)
         self._snapshot = self._dataset.snapshot(run.snapshot)
 
@@ -108,12 +104,11 @@ class Predictor:
             self.domains.index(name)
         loader = self._loader(split)
         batch = loader.rows(np.array(rows, np.int64))
-        conditions = Conditions.of(batch.to(self.device), inputs)
+        conditions = Conditions.of(batch.to(self.sampler.device), inputs)
         generated, by_target, truths = {}, {}, {}
         for name in targets:
             step = (steps or {}).get(name) or default_step(self.domains.modality(name))
-            with autocast(self.device, self.dtype):
-                tokens = generate(self.model, conditions, [step], seed)[name].cpu().numpy()
+            tokens = self.sampler.generate(conditions, [step], seed)[name].cpu().numpy()
             generated[name] = tokens
             truth = batch.tokens[name].numpy().astype(np.int64)
             valid = batch.valid[name].tolist()
@@ -128,18 +123,12 @@ class Predictor:
     def _decode(
         self, name: str, truth: NDArray[Any], valid: list[bool], tokens: NDArray[Any]
     ) -> Prediction:
-        definition = self.domains.modality(name)
-        folder = self.config.tokenizers / name
-        if not folder.exists():
-            labels: list[Label | None] = [
-                row if is_valid else None for row, is_valid in zip(truth, valid, strict=True)
-            ]
-            return Prediction(definition, labels, list(tokens))
-        tokenizer: Tokenizer = load(folder)
-        decoded = tokenizer.detokenize(truth)
-        labels = [row if is_valid else None for row, is_valid in zip(decoded, valid, strict=True)]
-        stored = modality(tokenizer.spec.reads)
-        return Prediction(stored, labels, list(tokenizer.detokenize(tokens)))
+        labels = [
+            row if is_valid else None
+            for row, is_valid in zip(self.sampler.decode(name, truth), valid, strict=True)
+        ]
+        guesses: list[Label | None] = [*self.sampler.decode(name, tokens)]
+        return Prediction(self.sampler.stored(name), labels, guesses)
 
     def _loader(self, split: str) -> TokenLoader:
         return TokenLoader(
