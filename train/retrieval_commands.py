@@ -270,9 +270,9 @@ def _draw(
             if number >= len(names):
                 row.append(blank)
                 continue
-            picture = dataset.shard("rgb", shard).label(place)
+            photo = dataset.shard("rgb", shard).label(place)
             found = dataset.shard(names[number], shard)
-            image = picture if isinstance(picture, np.ndarray) else None
+            image = photo if isinstance(photo, np.ndarray) else None
             row.append(render(found.entry.definition, found.label(place), size, image))
         rows.append(row)
     titles = [names[row] if row < len(names) else "" for row in range(len(rows))]
