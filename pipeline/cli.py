@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("fourmill.train.commands:train", "train 4M on a dataset's tokens"),
     "predict": ("fourmill.train.commands:predict", "what a trained 4M predicts, as pictures"),
     "generate": ("fourmill.train.commands:generate", "any modalities from any others"),
+    "superres": ("fourmill.train.superres_commands:superres", "large pictures of small ones"),
     "retrieve index": ("fourmill.train.retrieval_commands:index", "samples by a predicted feature"),
     "retrieve search": ("fourmill.train.retrieval_commands:search", "the nearest to anything"),
     "convert": ("fourmill.train.commands:convert", "models to and from the reference's files"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,16 @@ def stored_as(sampler: Sampler, dataset: Dataset, name: str) -> str:
     )
 
 
+def available(sampler: Sampler, dataset: Dataset, names: Sequence[str]) -> list[str]:
+    """Those inputs of the model that a dataset has, see `stored_as`."""
+    there = []
+    for name in names:
+        with suppress(ConfigError):
+            stored_as(sampler, dataset, name)
+            there.append(name)
+    return there
+
+
 def read_samples(
     sampler: Sampler,
     dataset: Dataset,
@@ -154,6 +165,20 @@ def find_samples(
         for name, each in stored.items()
     }
     return Given(list(keys), [number for _, _, number in places], labels)
+
+
+def find_photos(
+    dataset: Dataset, keys: Sequence[str]
+) -> list[UInt8[np.ndarray, "_height _width 3"] | None]:
+    """Pictures of some samples, whole; `None` where they are not readable or there are none.
+
+    Raises:
+        UnknownNameError: no sample has one of the keys; the nearest is named.
+    """
+    if "rgb" not in dataset.modalities:
+        return [None] * len(keys)
+    labels = [dataset.shard("rgb", i).label(row) for i, row, _ in locate(dataset, "rgb", keys)]
+    return [label if isinstance(label, np.ndarray) else None for label in labels]
 
 
 def locate(dataset: Dataset, modality: str, keys: Sequence[str]) -> list[tuple[int, int, int]]:

@@ -67,7 +67,7 @@ def make_world(folder: Path) -> World:
     tokenizers = folder / "tokenizers"
     torch.manual_seed(0)
     for name, size in (("rgb", SIZE), ("rgb", 2 * SIZE), ("depth", SIZE)):
-        vq = _dense(name, size)
+        vq = dense_tokenizer(name, size)
         vq.save(tokenizers / vq.spec.modality)
     vector = VectorTokenizer(
         modality("DINOv2-B14-global"),
@@ -89,7 +89,7 @@ def make_world(folder: Path) -> World:
     return World(folder / "dataset", tokenizers, photo)
 
 
-def _dense(name: str, size: int) -> VQTokenizer:
+def dense_tokenizer(name: str, size: int) -> VQTokenizer:
     definition = modality(name)
     shape = AutoencoderConfig(
         channels=definition.channels, size=size, patch=PATCH, dim=16, encoder_depth=1,
