@@ -189,7 +189,8 @@ def locate(dataset: Dataset, modality: str, keys: Sequence[str]) -> list[tuple[i
     """
     wanted = set(keys)
     found: dict[str, tuple[int, int, int]] = {}
-    first, seen = 0, []
+    first = 0
+    seen: list[str] = []
     for index in dataset.shard_indices():
         there = dataset.shard(modality, index).keys
         for row, key in enumerate(there):

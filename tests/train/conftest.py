@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from tests.train.world import World, make_world
+from tests.train.small_world import World, make_world
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.labels import decode_image, encode_label

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.train.world import CAPTIONS, PHOTOS, World
+from tests.train.small_world import CAPTIONS, PHOTOS, World
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.train import retrieval_commands

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
-from tests.train.world import SHAPE, World, dense_tokenizer
+from tests.train.small_world import SHAPE, World, dense_tokenizer
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import Kind, Modality, modality, token_modality
@@ -163,3 +164,17 @@ def test_what_is_wrong_is_told(world: World, world_run: Path, run: Path, tmp_pat
     same_size = world.train(tmp_path, inputs=[SMALL], targets=["tok_depth@32"])
     with pytest.raises(ConfigError, match="this model is not for super-resolution"):
         ask(str(same_size), image=world.photo, device="cpu")
+
+
+def test_the_small_configuration_adds_tokens_to_the_demos_dataset_and_changes_none() -> None:
+    ours, demo = (
+        yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        for name in ("small-super-resolution", "demo")
+    )
+    for section in ("root", "tokenizers", "corpus", "label"):
+        assert ours[section] == demo[section]
+    added = ours["tokenize"].pop("images")
+    before = demo["tokenize"].pop("images")
+    assert ours["tokenize"] == demo["tokenize"]
+    assert added[: len(before)] == before
+    assert {each["size"] for each in added[len(before) :]} == {56}
