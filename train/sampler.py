@@ -24,7 +24,7 @@ from fourmill.tokenize.registry import load as load_tokenizer
 from fourmill.train import runs
 from fourmill.train.config import load_train_config
 from fourmill.train.devices import autocast, choose_device, choose_dtype
-from fourmill.train.domains import Domains
+from fourmill.train.domains import CONTINUOUS, Domains
 from fourmill.train.generate import Conditions, generate
 from fourmill.train.model import FourM
 from fourmill.train.published import Which, load_published, located
@@ -44,7 +44,7 @@ class TokenizerFolder(Mapping[str, Tokenizer]):
     def __init__(self, folder: Path, domains: Domains) -> None:
         self._places: dict[str, Path] = {}
         self._loaded: dict[str, Tokenizer] = {}
-        for name in domains.names:
+        for name in [each.name for each in domains.modalities if each.masking not in CONTINUOUS]:
             places = (folder / name, folder / f"tok_{name}")
             found = [place for place in places if place.exists()]
             if found:
@@ -100,7 +100,7 @@ class Sampler:
             ConfigError: no model there, or a folder of tokenizers that is not.
             MissingPackageError: an id that is not on this machine and cannot be fetched.
         """
-        place = _run_folder(where)
+        place = run_folder(where)
         folder = tokenizers or _tokenizers_of(place)
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder of tokenizers; give --tokenizers")
@@ -233,7 +233,8 @@ class Sampler:
         return ids
 
 
-def _run_folder(where: str | Path) -> str | Path:
+def run_folder(where: str | Path) -> str | Path:
+    """The folder of the run that a YAML file describes; anything else as it is."""
     path = Path(where)
     if path.suffix in (".yaml", ".yml"):
         return load_train_config(path).out

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from tests.train.small_world import World, make_world
+from tests.train.labelled import Labelled, make_labelled
+from tests.train.world import World, make_world
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.labels import decode_image, encode_label
@@ -87,13 +88,20 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """With real tokenizers, and a trained run."""
     return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="session")
-def world_run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Labelled:
+    """With labels and tokenizers of every kind that can be edited or compared."""
+    return make_labelled(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="session")
+def labelled_run(labelled: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The YAML file of a run of one step that sees and predicts everything."""
-    return world.train(tmp_path_factory.mktemp("world-run"))
+    return labelled.train(tmp_path_factory.mktemp("labelled-run"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.train.small_world import CAPTIONS, PHOTOS, World
+from tests.train.labelled import CAPTIONS, PHOTOS, Labelled
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.train import retrieval_commands
@@ -32,14 +32,14 @@ def build(folder: Path, vectors: np.ndarray, lists: int | None = None) -> Index:
 
 
 @pytest.fixture(scope="module")
-def sampler(world_run: Path) -> Sampler:
-    return Sampler.load(world_run, device="cpu", dtype="float32")
+def sampler(labelled_run: Path) -> Sampler:
+    return Sampler.load(labelled_run, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def built(world: World, world_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(labelled: Labelled, labelled_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("index") / "idx"
-    retrieval_commands.index(str(world_run), str(world.root), out, device="cpu")
+    retrieval_commands.index(str(labelled_run), str(labelled.root), out, device="cpu")
     return out
 
 
@@ -90,9 +90,9 @@ def test_ranks_are_counted_exactly_and_equal_vectors_are_no_find(tmp_path: Path)
 
 
 def test_a_sample_finds_itself_by_what_it_was_indexed_by(
-    world_run: Path, built: Path, capsys: pytest.CaptureFixture[str]
+    labelled_run: Path, built: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    retrieval_commands.search(str(world_run), built, key="chelsea", device="cpu", json=True)
+    retrieval_commands.search(str(labelled_run), built, key="chelsea", device="cpu", json=True)
     assert "chelsea" in found(capsys)
     about = Index(built).about
     assert (about.samples, about.skipped, about.width) == (4, 0, 768)
@@ -100,8 +100,8 @@ def test_a_sample_finds_itself_by_what_it_was_indexed_by(
 
 
 def test_any_modality_retrieves_any_other_and_a_panel_shows_it(
-    world: World,
-    world_run: Path,
+    labelled: Labelled,
+    labelled_run: Path,
     built: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -109,18 +109,18 @@ def test_any_modality_retrieves_any_other_and_a_panel_shows_it(
     panel = tmp_path / "new" / "panel.png"
     ways = (
         {"text": CAPTIONS[1]},
-        {"image": world.photo},
+        {"image": labelled.photo},
         {"key": "coffee", "from_": ("depth", "caption"), "show": ("depth",)},
     )
     for way in ways:
         retrieval_commands.search(
-            str(world_run), built, **way, k=3, panel=panel, device="cpu", json=True
+            str(labelled_run), built, **way, k=3, panel=panel, device="cpu", json=True
         )
         assert len(set(found(capsys))) == 3
         with Image.open(panel) as drawn:
             assert drawn.size[0] > 4 * 160
     retrieval_commands.search(
-        str(world_run), built, evaluate=True, from_=("caption",), device="cpu", json=True
+        str(labelled_run), built, evaluate=True, from_=("caption",), device="cpu", json=True
     )
     report = json.loads(capsys.readouterr().out)
     assert (report["queries"], report["samples"]) == (4, 4)
@@ -145,14 +145,14 @@ def test_features_are_vectors_maps_or_the_encoders_mean(sampler: Sampler) -> Non
     np.testing.assert_allclose(alone[0], one[1], atol=1e-5)
 
 
-def test_an_index_of_another_model_is_refused(world: World, built: Path, tmp_path: Path) -> None:
-    other = world.train(tmp_path, seed=1)
+def test_an_index_of_another_model_is_refused(labelled: Labelled, built: Path, tmp_path: Path) -> None:
+    other = labelled.train(tmp_path, seed=1)
     with pytest.raises(ConfigError, match="made by another model"):
         retrieval_commands.search(str(other), built, text="a cat", device="cpu")
 
 
 def test_an_index_of_a_snapshot_that_is_gone_is_refused(
-    world: World, world_run: Path, built: Path, tmp_path: Path
+    labelled: Labelled, labelled_run: Path, built: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "idx"
     copy.mkdir()
@@ -161,14 +161,14 @@ def test_an_index_of_a_snapshot_that_is_gone_is_refused(
     about = json.loads((copy / "index.json").read_bytes())
     (copy / "index.json").write_text(json.dumps(about | {"snapshot": "0" * 64}))
     with pytest.raises(ConfigError, match="make the index again"):
-        retrieval_commands.search(str(world_run), copy, key=PHOTOS[0], device="cpu")
+        retrieval_commands.search(str(labelled_run), copy, key=PHOTOS[0], device="cpu")
     (copy / "vectors.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(ConfigError, match="not a whole index"):
         Index(copy)
 
 
-def test_what_is_wrong_is_told(world: World, world_run: Path, built: Path, tmp_path: Path) -> None:
-    run = str(world_run)
+def test_what_is_wrong_is_told(labelled: Labelled, labelled_run: Path, built: Path, tmp_path: Path) -> None:
+    run = str(labelled_run)
     with pytest.raises(ConfigError, match="an empty text says nothing"):
         retrieval_commands.search(run, built, text=" ", device="cpu")
     broken = tmp_path / "photo.jpg"
@@ -182,6 +182,6 @@ def test_what_is_wrong_is_told(world: World, world_run: Path, built: Path, tmp_p
     with pytest.raises(ConfigError, match="give one of --text, --image and --key"):
         retrieval_commands.search(run, built, device="cpu")
     with pytest.raises(ConfigError, match="is there, and is no index"):
-        retrieval_commands.index(run, str(world.root), tmp_path, device="cpu")
+        retrieval_commands.index(run, str(labelled.root), tmp_path, device="cpu")
     with pytest.raises(ConfigError, match="no index here"):
         Index(tmp_path)

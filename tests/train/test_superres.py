@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tests.train.small_world import SHAPE, World, dense_tokenizer
+from tests.train.labelled import SHAPE, Labelled, dense_tokenizer
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import Kind, Modality, modality, token_modality
@@ -34,10 +34,10 @@ SMALL, LARGE = "tok_rgb@32", "tok_rgb@64"
 
 
 @pytest.fixture(scope="module")
-def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(labelled: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step, whose targets are of twice the size of its inputs."""
     inputs = ["tok_caption", SMALL, "tok_depth@32", LARGE]
-    return world.train(tmp_path_factory.mktemp("superres"), inputs=inputs, targets=[LARGE])
+    return labelled.train(tmp_path_factory.mktemp("superres"), inputs=inputs, targets=[LARGE])
 
 
 def as_tokens(stored: str, vocab_size: int, length: int) -> Modality:
@@ -70,7 +70,7 @@ def _grid(name: str, patch: int) -> Modality:
 
 
 def test_a_model_of_the_configuration_enlarges_a_photograph(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled: Labelled, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_train_config(
         CONFIGS / "small-super-resolution.yaml", {f"model.{k}": v for k, v in SHAPE.items()}
@@ -89,7 +89,7 @@ def test_a_model_of_the_configuration_enlarges_a_photograph(
     write_model(build_model(domains, config.model).eval(), file, "fourmill")
     out = tmp_path / "out"
     superres_commands.superres(
-        str(file), image=world.photo, text="a cat", tokenizers=tokenizers, out=out, device="cpu",
+        str(file), image=labelled.photo, text="a cat", tokenizers=tokenizers, out=out, device="cpu",
         dtype="float32", json=True,
     )  # fmt: skip
     report = json.loads(capsys.readouterr().out)
@@ -104,14 +104,14 @@ def test_a_model_of_the_configuration_enlarges_a_photograph(
 
 
 def test_small_tokens_are_held_and_the_same_seed_gives_the_same_picture(
-    world: World, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled: Labelled, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = {"root": str(world.root), "key": ("chelsea", "rocket"), "device": "cpu"}
+    options = {"root": str(labelled.root), "key": ("chelsea", "rocket"), "device": "cpu"}
     one, other = tmp_path / "one", tmp_path / "other"
     superres_commands.superres(str(run), **options, out=one, json=True)
     assert json.loads(capsys.readouterr().out)["from"] == ["tok_depth@32", SMALL]
     _, tokens = read_tokens(one / "tokens.safetensors")
-    stored = np.concatenate(world.dataset.tokens(SMALL))[:, 0]
+    stored = np.concatenate(labelled.dataset.tokens(SMALL))[:, 0]
     np.testing.assert_array_equal(np.stack(tokens[SMALL]), stored[[1, 3]])
     assert len(tokens[LARGE][0]) == 64
     with Image.open(one / "chelsea-rgb.png") as picture:
@@ -127,8 +127,8 @@ def test_small_tokens_are_held_and_the_same_seed_gives_the_same_picture(
     assert (one / "tokens.safetensors").read_bytes() != (other / "tokens.safetensors").read_bytes()
 
 
-def test_one_tokenizer_serves_both_sizes(world: World, run: Path, tmp_path: Path) -> None:
-    for each in world.tokenizers.iterdir():
+def test_one_tokenizer_serves_both_sizes(labelled: Labelled, run: Path, tmp_path: Path) -> None:
+    for each in labelled.tokenizers.iterdir():
         if each.name != LARGE:
             (tmp_path / each.name).symlink_to(each)
     sampler = load_superres(run, tmp_path, device="cpu", dtype="float32")
@@ -147,23 +147,23 @@ def test_generation_is_as_in_the_reference_unless_told_otherwise(run: Path) -> N
     assert found == (LARGE, "maskgit", 8, "cosine", 1.0, 2.0)
 
 
-def test_what_is_wrong_is_told(world: World, world_run: Path, run: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told(labelled: Labelled, labelled_run: Path, run: Path, tmp_path: Path) -> None:
     ask = superres_commands.superres
     with pytest.raises(ConfigError, match="give one of --image, --root and --tokens"):
         ask(str(run), device="cpu")
     with pytest.raises(UnknownNameError, match=r"there is no target .*'depth'.*Known: rgb"):
-        ask(str(run), image=world.photo, targets=("depth",), device="cpu")
+        ask(str(run), image=labelled.photo, targets=("depth",), device="cpu")
     with pytest.raises(ConfigError, match="an empty text says nothing"):
-        ask(str(run), image=world.photo, text="", device="cpu")
+        ask(str(run), image=labelled.photo, text="", device="cpu")
     with pytest.raises(ConfigError, match="name samples of it with --key"):
-        ask(str(run), root=str(world.root), device="cpu")
+        ask(str(run), root=str(labelled.root), device="cpu")
     broken = tmp_path / "tokens.safetensors"
     broken.write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="not readable as safetensors"):
         ask(str(run), tokens=broken, device="cpu")
-    same_size = world.train(tmp_path, inputs=[SMALL], targets=["tok_depth@32"])
+    same_size = labelled.train(tmp_path, inputs=[SMALL], targets=["tok_depth@32"])
     with pytest.raises(ConfigError, match="this model is not for super-resolution"):
-        ask(str(same_size), image=world.photo, device="cpu")
+        ask(str(same_size), image=labelled.photo, device="cpu")
 
 
 def test_the_small_configuration_adds_tokens_to_the_demos_dataset_and_changes_none() -> None:

@@ -1,4 +1,4 @@
-"""A small world: photographs with labels, tokenizers and tokens of them, and a 4M that saw them.
+"""Photographs with labels of many kinds, tokenizers and tokens of them, and runs on them.
 
 Tokenizers and model have weights that are as good as random: tests are of what happens to what is
 given and held, not of how well anything is predicted.
@@ -37,7 +37,7 @@ SHAPE = {"dim": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
 
 
 @dataclass(frozen=True)
-class World:
+class Labelled:
     """Where everything is."""
 
     root: Path
@@ -62,7 +62,7 @@ class World:
         return path
 
 
-def make_world(folder: Path) -> World:
+def make_labelled(folder: Path) -> Labelled:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizers = folder / "tokenizers"
     torch.manual_seed(0)
@@ -86,7 +86,7 @@ def make_world(folder: Path) -> World:
     _write(folder / "dataset", tokenizers)
     photo = folder / "photo.png"
     Image.fromarray(skimage.data.rocket()).save(photo)
-    return World(folder / "dataset", tokenizers, photo)
+    return Labelled(folder / "dataset", tokenizers, photo)
 
 
 def dense_tokenizer(name: str, size: int) -> VQTokenizer:
@@ -143,7 +143,7 @@ def _write(root: Path, tokenizers: Path) -> None:
             payloads = [encode_label(modality(name), each) for each in values[rows]]
             writer.commit(shard, PHOTOS[rows], payloads=payloads)
         entries.append(writer.finish())
-    dataset.publish(entries, "a small world", {"train": [(0, 1)], "val": [(1, 2)]})
+    dataset.publish(entries, "photographs and labels", {"train": [(0, 1)], "val": [(1, 2)]})
 
 
 def _tokens(
