@@ -19,6 +19,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "labelers": ("fourmill.pipeline.commands.experts:labelers", "the catalogue of labelers"),
     "tokenizer": ("fourmill.pipeline.commands.tokenizers:tokenizer", "look at tokenizers"),
     "tokenizer train": ("fourmill.train.tokenizers.commands:train", "train one of your own"),
+    "tokenizer resize": (
+        "fourmill.pipeline.commands.tokenizers:resize",
+        "for crops of another size",
+    ),
     "tokenize": ("fourmill.pipeline.commands.build:tokenize", "tokens of all labels"),
     "run": ("fourmill.pipeline.commands.build:run", "the whole pipeline from one file"),
     "prefetch": ("fourmill.pipeline.commands.build:prefetch", "fetch all that a run needs"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from tyro.conf import Positional, arg
 
-from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
+from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.train.progress import say, write_json
 from fourmill.train.schedules import GenerationStep, default_step
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fourmill.train.sampler import Sampler
     from fourmill.train.shown import Shown
 
-_MOST_BYTES = 2**28  # of a file that is given
 _OPTIONS = {each.name for each in fields(GenerationStep)} - {"target"}
 
 
@@ -64,7 +63,8 @@ def generate(
         variants: so many of each sample; they differ where the temperature is above 0.
         seed: of the draws.
         panel: the picture, a row a sample and variant.
-        out: a folder for what is generated as files, as shards hold them.
+        out: a folder for what is generated as files, as shards hold them, and for the tokens, which
+            `fourmill superres --tokens` takes.
         tokenizers: a folder with a tokenizer of each modality; by default the run's own.
         device: auto, cpu or cuda.
         json: print what was written, and texts, as JSON.
@@ -78,6 +78,7 @@ def generate(
 
     from fourmill.train.sampler import Sampler
     from fourmill.train.shown import draw, from_dataset, from_labels, write_labels
+    from fourmill.train.token_files import FILE, write_tokens
 
     sampler = Sampler.load(checkpoint, tokenizers, device)
     if is_new:
@@ -90,6 +91,8 @@ def generate(
     panel.parent.mkdir(parents=True, exist_ok=True)
     draw(shown).save(panel)
     files = write_labels(shown, out) if out is not None else []
+    if out is not None:
+        write_tokens(out / FILE, shown.rows, shown.tokens)
     say(f"wrote {panel}" + (f", and {len(files)} files in {out}" if out else ""))
     if json:
         write_json({"panel": str(panel), "files": files, "samples": shown.texts()})
@@ -99,12 +102,13 @@ def _read_given(
     sampler: "Sampler", pictures: Sequence[Path], text: Sequence[str], given: Sequence[str]
 ) -> tuple[dict[str, list["Label | None"]], list[str]]:
     """Labels by modality, a label a sample, and the samples' names."""
-    from fourmill.manifests.labels import decode_image, decode_label
+    from fourmill.manifests.labels import decode_label
     from fourmill.manifests.modalities import modality
+    from fourmill.train.given import read_label, read_photo
 
     columns: dict[str, list[Label | None]] = {}
     if pictures:
-        columns["rgb"] = [_decoded(path, lambda data: decode_image(data)) for path in pictures]
+        columns["rgb"] = [read_photo(path) for path in pictures]
     if text:
         if not all(each.strip() for each in text):
             raise ConfigError('--text "": an empty text says nothing; write one, or leave it out')
@@ -117,7 +121,7 @@ def _read_given(
             raise ConfigError(f"--given {each}: {name} is given twice; give it once")
         chosen = sampler.resolve(name)
         stored = sampler.stored(chosen) if name == chosen else modality(name)
-        columns[name] = [_decoded(Path(file), lambda data, of=stored: decode_label(of, data))]
+        columns[name] = [read_label(Path(file), lambda data, of=stored: decode_label(of, data))]
     count = max(len(each) for each in columns.values())
     for name, labels in columns.items():
         if len(labels) not in (1, count):
@@ -127,18 +131,6 @@ def _read_given(
     names = [path.stem for path in pictures] if len(pictures) == count else list(text[:count])
     names = names if len(names) == count else [f"sample {n}" for n in range(count)]
     return {n: [*each] * (count // len(each)) for n, each in columns.items()}, names
-
-
-def _decoded(path: Path, decode: Any) -> "Label":
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"{path}: more than {_MOST_BYTES >> 20} MiB; give a smaller file")
-        label: Label = decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except SampleError as error:
-        raise ConfigError(f"{path}: {error.reason}") from error
-    return label
 
 
 def _steps(

@@ -1,6 +1,6 @@
 """What a model is given: photographs, texts, and samples of a dataset, read as they are needed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from fourmill.manifests.modalities import Kind, Masking, Modality
 from fourmill.manifests.shards import Shard
 from fourmill.train.sampler import Sampler
 
-_MOST_FILE_BYTES = 2**28  # of a photograph
+_MOST_BYTES = 2**28  # of a file that is given
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,30 @@ def read_photo(path: Path) -> UInt8[np.ndarray, "height width 3"]:
         ConfigError: no such file, or no picture.
     """
     try:
-        if path.stat().st_size > _MOST_FILE_BYTES:
-            raise ConfigError(f"{path}: larger than {_MOST_FILE_BYTES >> 20} MiB: no photograph")
-        return decode_image(path.read_bytes())
+        photo = read_label(path, decode_image)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; expected a picture: JPEG, PNG or WebP") from error
+    assert isinstance(photo, np.ndarray)
+    return photo
+
+
+def read_label(path: Path, decode: Callable[[bytes], Label]) -> Label:
+    """What is in a file.
+
+    Args:
+        decode: makes a label of its bytes.
+
+    Raises:
+        ConfigError: it cannot be read, is very large, or is no such label.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(f"{path}: more than {_MOST_BYTES >> 20} MiB; give a smaller file")
+        return decode(path.read_bytes())
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except SampleError as error:
-        raise ConfigError(f"{path}: not a picture: {error.reason}") from error
+        raise ConfigError(f"{path}: {error.reason}") from error
 
 
 def read_text(text: str) -> str:

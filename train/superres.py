@@ -8,23 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Int64
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 from fourmill.manifests.errors import ConfigError, UnknownNameError
-from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Kind, Masking, Modality
 from fourmill.train.domains import Domains
 from fourmill.train.many_sizes import ManySizes
 from fourmill.train.sampler import Sampler
 from fourmill.train.schedules import GenerationStep
-from fourmill.train.tensor_files import write_tensors
-
-_MOST_BYTES = 2**30  # of a file of tokens
 
 
 @dataclass(frozen=True)
@@ -115,41 +104,6 @@ def usual_plan(domains: Domains, targets: Sequence[str]) -> list[GenerationStep]
         )
         for name in targets
     ]  # fmt: skip
-
-
-def write_tokens(
-    file: Path, keys: Sequence[str], tokens: Mapping[str, Int64[Tensor, "batch length"]]
-) -> None:
-    """Write what was generated: a tensor a modality, `[samples, tokens]`; the keys are metadata."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: each.to("cpu", torch.int32).contiguous() for name, each in tokens.items()}
-    write_tensors(tensors, file, {"keys": " ".join(keys)})
-
-
-def read_tokens(file: Path) -> tuple[list[str], dict[str, list[Label | None]]]:
-    """What `write_tokens` wrote: keys, and by modality a row a sample.
-
-    Raises:
-        ConfigError: no such file, or not of this form.
-    """
-    try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"{file}: larger than {_MOST_BYTES >> 20} MiB: no file of tokens")
-        with safe_open(file, framework="pt") as opened:
-            arrays: dict[str, NDArray[np.int64]] = {
-                name: opened.get_tensor(name).numpy().astype(np.int64)
-                for name in opened.keys()  # noqa: SIM118
-            }
-            keys = (opened.metadata() or {}).get("keys", "").split()
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{file}: not readable as safetensors: {error}") from error
-    counts = {len(each) if each.ndim == 2 else -1 for each in arrays.values()}
-    if len(counts) != 1 or -1 in counts:
-        raise ConfigError(f"{file}: expected [samples, tokens] of each modality, as many samples")
-    count = counts.pop()
-    if len(keys) != count:
-        keys = [str(number) for number in range(count)]
-    return keys, {name: list(each) for name, each in arrays.items()}
 
 
 def _is_grid(modality: Modality) -> bool:

@@ -47,11 +47,11 @@ def superres(
     """Larger pictures of what is given small: a photograph, samples, or what was generated before.
 
     Writes a picture a sample and target, `panel.png`, and the tokens as `tokens.safetensors`, which
-    `--tokens` reads. Examples:
+    `--tokens` reads, as those that `fourmill generate --out` writes. Examples:
     `fourmill superres demo/work/builtin/run-super-resolution --image photo.jpg`,
     `fourmill superres demo/work/builtin/run-super-resolution --root demo/work/builtin/dataset
     --key chelsea coffee --inputs rgb depth --targets rgb depth`,
-    `fourmill superres EPFL-VILAB/4M-7-SR_L_CC12M --tokens generated.safetensors --text "a cat"`.
+    `fourmill superres EPFL-VILAB/4M-7-SR_L_CC12M --tokens generated/tokens.safetensors --text "a cat"`.
 
     Args:
         model: a run, its YAML file, a safetensors file, or a hub's id, of a model that was trained
@@ -59,7 +59,7 @@ def superres(
         image: a photograph; its centre is made small first.
         root: a dataset, whose samples are named by `--key`.
         key: of these samples.
-        tokens: of a generation, as safetensors, `[samples, tokens]` by modality.
+        tokens: of a generation: the file that `generate --out` leaves beside what it made.
         text: a caption, beside what else is given.
         inputs: what is taken of the samples; by default all small grids of tokens that there are.
         targets: what is made large, in this order; each is seen by the next.
@@ -76,14 +76,8 @@ def superres(
         json: print what was done as JSON.
     """
     from fourmill.train.given import read_text
-    from fourmill.train.runs import replace_file
-    from fourmill.train.superres import (
-        load_superres,
-        resolutions,
-        small_input,
-        usual_plan,
-        write_tokens,
-    )
+    from fourmill.train.superres import load_superres, resolutions, small_input, usual_plan
+    from fourmill.train.token_files import FILE, write_tokens
 
     if sum(each is not None for each in (image, root, tokens)) != 1:
         raise ConfigError("give one of --image, --root and --tokens")
@@ -102,10 +96,7 @@ def superres(
     out.mkdir(parents=True, exist_ok=True)
     files = _write_pictures(sampler, given.keys, made, size.high, out)
     _draw(sampler, given.keys, labels, photos, made, out / "panel.png")
-    aside = out / ".tokens.safetensors"
-    write_tokens(aside, given.keys, {**_known(conditions.tokens), **made})
-    replace_file(out / "tokens.safetensors", aside.read_bytes())
-    aside.unlink()
+    write_tokens(out / FILE, given.keys, {**_known(conditions.tokens), **made})
     if json:
         report = {"from": list(labels), "targets": list(made), "low": size.low, "high": size.high}
         write_json(report | {"keys": given.keys, "files": [str(each) for each in files]})
@@ -123,17 +114,18 @@ def _given(
 ) -> tuple["Given", list[NDArray[np.uint8] | None]]:
     """What is small, and photographs of it where there are any."""
     from fourmill.train.given import Given, available, find_photos, find_samples, read_photo
-    from fourmill.train.superres import read_tokens, small_input, small_inputs
+    from fourmill.train.superres import small_input, small_inputs
+    from fourmill.train.token_files import read_tokens
 
     if image is not None:
         photo = read_photo(image)
         name = small_input(sampler.domains, "rgb")
         if name not in sampler.tokenizers:
             name = sampler.resolve("rgb")  # pixels, then
-        key = re.sub(r"[^0-9A-Za-z_-]", "_", image.stem)
-        return Given([key], [0], {name: [photo]}), [photo]
+        return Given([_as_key(image.stem)], [0], {name: [photo]}), [photo]
     if tokens is not None:
         names, rows = read_tokens(tokens)
+        names = [_as_key(name) for name in names]
         known = {name: each for name, each in rows.items() if name in small_inputs(sampler.domains)}
         if not known:
             raise ConfigError(
@@ -151,6 +143,11 @@ def _given(
     if not chosen:
         raise ConfigError(f"{root}: has none of {', '.join(small)}, nor what they are made of")
     return find_samples(sampler, dataset, chosen, keys), find_photos(dataset, keys)
+
+
+def _as_key(name: str) -> str:
+    """A name that files can have."""
+    return re.sub(r"[^0-9A-Za-z_-]", "_", name)[:80] or "_"
 
 
 def _known(tokens: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:

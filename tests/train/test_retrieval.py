@@ -145,7 +145,9 @@ def test_features_are_vectors_maps_or_the_encoders_mean(sampler: Sampler) -> Non
     np.testing.assert_allclose(alone[0], one[1], atol=1e-5)
 
 
-def test_an_index_of_another_model_is_refused(labelled: Labelled, built: Path, tmp_path: Path) -> None:
+def test_an_index_of_another_model_is_refused(
+    labelled: Labelled, built: Path, tmp_path: Path
+) -> None:
     other = labelled.train(tmp_path, seed=1)
     with pytest.raises(ConfigError, match="made by another model"):
         retrieval_commands.search(str(other), built, text="a cat", device="cpu")
@@ -167,13 +169,15 @@ def test_an_index_of_a_snapshot_that_is_gone_is_refused(
         Index(copy)
 
 
-def test_what_is_wrong_is_told(labelled: Labelled, labelled_run: Path, built: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told(
+    labelled: Labelled, labelled_run: Path, built: Path, tmp_path: Path
+) -> None:
     run = str(labelled_run)
     with pytest.raises(ConfigError, match="an empty text says nothing"):
         retrieval_commands.search(run, built, text=" ", device="cpu")
     broken = tmp_path / "photo.jpg"
     broken.write_text("no picture")
-    with pytest.raises(ConfigError, match=r"photo\.jpg: not a picture"):
+    with pytest.raises(ConfigError, match=r"photo\.jpg: .*expected a picture"):
         retrieval_commands.search(run, built, image=broken, device="cpu")
     with pytest.raises(UnknownNameError, match=r"there is no sample .* did you mean 'coffee'"):
         retrieval_commands.search(run, built, key="cofee", device="cpu")

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from tests.train.labelled import SHAPE, Labelled, dense_tokenizer
 
@@ -24,10 +23,10 @@ from fourmill.train.superres import (
     Resolutions,
     large_target,
     load_superres,
-    read_tokens,
     resolutions,
     usual_plan,
 )
+from fourmill.train.token_files import read_tokens
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL, LARGE = "tok_rgb@32", "tok_rgb@64"
@@ -77,8 +76,8 @@ def test_a_model_of_the_configuration_enlarges_a_photograph(
     )
     tokenizers = tmp_path / "tokenizers"
     torch.manual_seed(0)
-    grids = [dense_tokenizer(name, 56) for name in ("rgb", "depth", "normal")]
-    grids += [each.at_size(112) for each in grids]
+    grids = [dense_tokenizer(name, 112) for name in ("rgb", "depth", "normal")]
+    grids += [each.at_size(224) for each in grids]
     for each in grids:
         each.save(tokenizers / each.spec.modality)
     save_text_tokenizers(tokenizers, train_vocabulary(["a cat"], 4_500), ["caption"])
@@ -93,13 +92,13 @@ def test_a_model_of_the_configuration_enlarges_a_photograph(
         dtype="float32", json=True,
     )  # fmt: skip
     report = json.loads(capsys.readouterr().out)
-    assert (report["low"], report["high"]) == (56, 112)
+    assert (report["low"], report["high"]) == (112, 224)
     with Image.open(out / "photo-rgb.png") as picture:
-        assert picture.size == (112, 112)
+        assert picture.size == (224, 224)
     keys, tokens = read_tokens(out / "tokens.safetensors")
     assert keys == ["photo"]
     assert {name: len(rows[0]) for name, rows in tokens.items()} == {
-        "tok_rgb@56": 49, "tok_caption": 256, "tok_rgb@112": 196,
+        "tok_rgb@112": 196, "tok_caption": 256, "tok_rgb@224": 784,
     }  # fmt: skip
 
 
@@ -147,7 +146,9 @@ def test_generation_is_as_in_the_reference_unless_told_otherwise(run: Path) -> N
     assert found == (LARGE, "maskgit", 8, "cosine", 1.0, 2.0)
 
 
-def test_what_is_wrong_is_told(labelled: Labelled, labelled_run: Path, run: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told(
+    labelled: Labelled, labelled_run: Path, run: Path, tmp_path: Path
+) -> None:
     ask = superres_commands.superres
     with pytest.raises(ConfigError, match="give one of --image, --root and --tokens"):
         ask(str(run), device="cpu")
@@ -164,17 +165,3 @@ def test_what_is_wrong_is_told(labelled: Labelled, labelled_run: Path, run: Path
     same_size = labelled.train(tmp_path, inputs=[SMALL], targets=["tok_depth@32"])
     with pytest.raises(ConfigError, match="this model is not for super-resolution"):
         ask(str(same_size), image=labelled.photo, device="cpu")
-
-
-def test_the_small_configuration_adds_tokens_to_the_demos_dataset_and_changes_none() -> None:
-    ours, demo = (
-        yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-        for name in ("small-super-resolution", "demo")
-    )
-    for section in ("root", "tokenizers", "corpus", "label"):
-        assert ours[section] == demo[section]
-    added = ours["tokenize"].pop("images")
-    before = demo["tokenize"].pop("images")
-    assert ours["tokenize"] == demo["tokenize"]
-    assert added[: len(before)] == before
-    assert {each["size"] for each in added[len(before) :]} == {56}
