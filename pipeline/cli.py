@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("fourmill.train.commands:train", "train 4M on a dataset's tokens"),
     "predict": ("fourmill.train.commands:predict", "what a trained 4M predicts, as pictures"),
     "generate": ("fourmill.train.generating:generate", "any modalities from any others"),
+    "edit": ("fourmill.train.editing_commands:edit", "change a label, see what follows from it"),
     "superres": ("fourmill.train.superres_commands:superres", "large pictures of small ones"),
     "retrieve index": ("fourmill.train.retrieval_commands:index", "samples by a predicted feature"),
     "retrieve search": ("fourmill.train.retrieval_commands:search", "the nearest to anything"),

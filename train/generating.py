@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from fourmill.manifests.labels import Label
     from fourmill.manifests.modalities import Modality
     from fourmill.train.sampler import Sampler
-    from fourmill.train.shown import Shown
 
 _OPTIONS = {each.name for each in fields(GenerationStep)} - {"target"}
 
@@ -86,7 +85,8 @@ def generate(
         shown = from_labels(sampler, labels, names, variants)
     else:
         shown = from_dataset(sampler, checkpoint, inputs, samples, variants)
-    steps = _steps(sampler, shown, targets, set, plan)
+    known = [*shown.conditions.pixels, *shown.conditions.tokens]
+    steps = chosen_steps(sampler, known, targets, set, plan)
     shown.generate(sampler, steps, seed, apart)
     panel.parent.mkdir(parents=True, exist_ok=True)
     draw(shown).save(panel)
@@ -133,14 +133,24 @@ def _read_given(
     return {n: [*each] * (count // len(each)) for n, each in columns.items()}, names
 
 
-def _steps(
+def chosen_steps(
     sampler: "Sampler",
-    shown: "Shown",
+    known: Sequence[str],
     targets: Sequence[str],
     options: Sequence[str],
-    plan: Path | None,
+    plan: Path | None = None,
 ) -> list[GenerationStep]:
-    """The chain that was asked for; targets by the model's names."""
+    """The chain that was asked for; targets by the model's names.
+
+    Args:
+        known: inputs that are given: by default all else is generated.
+        options: `temperature=1`, `depth.steps=4`.
+        plan: a YAML file of steps instead.
+
+    Raises:
+        ConfigError: targets beside a plan, or a value that an option cannot have.
+        UnknownNameError: a target or an option that there is not.
+    """
     from fourmill.manifests.configs import assignments
 
     if plan is not None:
@@ -148,7 +158,6 @@ def _steps(
             raise ConfigError("--to and --plan: the plan says the targets; give one of them")
         return _read_plan(sampler, plan)
     domains = sampler.domains
-    known = [*shown.conditions.pixels, *shown.conditions.tokens]
     given = {_meaning(domains.modality(name)) for name in known}
     chosen = [sampler.resolve(name, target=True) for name in targets] or [
         name for name in domains.targets if _meaning(domains.modality(name)) not in given

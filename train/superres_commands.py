@@ -51,7 +51,7 @@ def superres(
     `fourmill superres demo/work/builtin/run-super-resolution --image photo.jpg`,
     `fourmill superres demo/work/builtin/run-super-resolution --root demo/work/builtin/dataset
     --key chelsea coffee --inputs rgb depth --targets rgb depth`,
-    `fourmill superres EPFL-VILAB/4M-7-SR_L_CC12M --tokens generated/tokens.safetensors --text "a cat"`.
+    `fourmill superres EPFL-VILAB/4M-7-SR_L_CC12M --tokens generated/tokens.safetensors`.
 
     Args:
         model: a run, its YAML file, a safetensors file, or a hub's id, of a model that was trained

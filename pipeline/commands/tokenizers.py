@@ -204,7 +204,7 @@ def resize(
 
     The weights are the same, positions are interpolated; `tokenizer eval` says how good they are.
     A tokenizer of the other size that is there is left as it is. Example:
-    `fourmill tokenizer resize data/tokenizers/tok_rgb@112 data/tokenizers/tok_depth@112 --size 224`.
+    `fourmill tokenizer resize data/tokenizers/tok_rgb@112 --size 224`.
 
     Args:
         tokenizers: their folders, of grids of tokens.
