@@ -41,7 +41,7 @@ def edit(
     1`, `colour 0 255 0 0`, `metadata brightness 200`. Places are shares of the centre square.
     Examples: `fourmill edit RUN --root data/mine --key chelsea --edit "box 0 by 0.2 0" --hold
     caption --to depth`, `fourmill edit RUN --text "a cat on a sofa" --edit "word cat dog" --to rgb
-    --set temperature=1 steps=8`, `fourmill edit RUN --image photo.jpg --edit "box 0 drop" --to rgb`.
+    --set temperature=1 steps=8`, `fourmill edit RUN --image photo.jpg --edit "box 0 drop"`.
 
     Args:
         model: a run, its YAML file, a checkpoint, a safetensors file, or a hub's id.

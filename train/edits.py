@@ -281,7 +281,7 @@ def touched(before: Label, after: Label) -> list[Box]:
     if not (isinstance(before, dict) and isinstance(after, dict) and "instances" in before):
         return [(0.0, 0.0, 1.0, 1.0)]
     old, new = (
-        [(tuple(each["boxes"]), each["class_name"]) for each in label["instances"]]
+        [(tuple(map(float, each["boxes"])), each["class_name"]) for each in label["instances"]]
         for label in (before, after)
     )
     differing = [each for each in old if each not in new] + [

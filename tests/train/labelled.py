@@ -24,6 +24,7 @@ from fourmill.tokenize.base import Tokenizer
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.crops import crop_settings
 from fourmill.tokenize.registry import load, save_text_tokenizers
+from fourmill.tokenize.values import network_inputs
 from fourmill.tokenize.vectors import VectorTokenizer
 from fourmill.tokenize.vocabulary import train_vocabulary
 from fourmill.tokenize.vq import VQTokenizer
@@ -32,6 +33,7 @@ from fourmill.train import commands
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 CAPTIONS = ("a woman in an orange suit", "a cat", "a cup of coffee", "a rocket at night")
 SIZE, PATCH = 32, 8
+_DENSE = (("rgb", SIZE), ("rgb", 2 * SIZE), ("depth", SIZE), ("semseg_coarse", SIZE))
 TEXTS = ("caption", "det", "color_palette", "metadata")
 SHAPE = {"dim": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
 
@@ -66,7 +68,7 @@ def make_labelled(folder: Path) -> Labelled:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizers = folder / "tokenizers"
     torch.manual_seed(0)
-    for name, size in (("rgb", SIZE), ("rgb", 2 * SIZE), ("depth", SIZE)):
+    for name, size in _DENSE:
         vq = dense_tokenizer(name, size)
         vq.save(tokenizers / vq.spec.modality)
     vector = VectorTokenizer(
@@ -92,7 +94,7 @@ def make_labelled(folder: Path) -> Labelled:
 def dense_tokenizer(name: str, size: int) -> VQTokenizer:
     definition = modality(name)
     shape = AutoencoderConfig(
-        channels=definition.channels, size=size, patch=PATCH, dim=16, encoder_depth=1,
+        **network_inputs(definition, size, PATCH, class_width=4), dim=16, encoder_depth=1,
         decoder_depth=1, heads=2, latent=4, codes=81, levels=(3, 3, 3, 3),
     )  # fmt: skip
     return VQTokenizer(definition, size, PATCH, VQAutoencoder(shape))
@@ -108,6 +110,7 @@ def _labels() -> dict[str, list[Any]]:
         "rgb": images,
         "caption": list(CAPTIONS),
         "depth": [(each / 256).astype(np.float32) for each in grey],
+        "semseg_coarse": [(each // 13).astype(np.uint8) for each in grey],
         "det": [{"instances": [box, other]}] * len(PHOTOS),
         "color_palette": [[{"2": [[200, 10, 10], [10, 10, 200]]}]] * len(PHOTOS),
         "metadata": [{"brightness": 100.0, "n_humans": 1}] * len(PHOTOS),
