@@ -142,8 +142,8 @@ def probe(
     for batch in read_samples(sampler, dataset, names, split, batch_size=1):
         if not left:
             return
-        given = {name: labels[0] for name, labels in batch.whole().labels.items() if labels}
-        if given:
+        given = {name: labels[0] for name, labels in batch.labels.items() if labels[0] is not None}
+        if len(given) == len(batch.labels):
             try:
                 edited = edit(sampler, given, [change], plan, seed, batch.rows[0])
             except ConfigError:  # it has no such box, or colour

@@ -6,7 +6,7 @@ is also written as words, see `parse_edit`.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -280,14 +280,10 @@ def touched(before: Label, after: Label) -> list[Box]:
     """Where two labels of boxes differ; everywhere for other labels."""
     if not (isinstance(before, dict) and isinstance(after, dict) and "instances" in before):
         return [(0.0, 0.0, 1.0, 1.0)]
-    old, new = (
-        [(tuple(map(float, each["boxes"])), each["class_name"]) for each in label["instances"]]
-        for label in (before, after)
-    )
-    differing = [each for each in old if each not in new] + [
-        each for each in new if each not in old
-    ]
-    return [box for box, _ in differing]
+    old, new = before["instances"], after["instances"]
+    gone = [each for each in old if each not in new]
+    differing = gone + [each for each in new if each not in old]
+    return [_box([str(value) for value in each["boxes"]]) for each in differing]
 
 
 def cells_of(boxes: Sequence[Box], rows: int, columns: int) -> NDArray[np.bool_]:
@@ -343,7 +339,6 @@ def _number(text: str) -> float:
 
 
 def _box(words: Sequence[str]) -> Box:
-    parse: Callable[[str], float] = _number
-    left, top, right, bottom = map(parse, words)
+    left, top, right, bottom = map(_number, words)
     _clipped((left, top, right, bottom))
     return left, top, right, bottom

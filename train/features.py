@@ -78,6 +78,17 @@ def features(
     return _unit(decoded.reshape(*decoded.shape[:2], -1).mean(-1))
 
 
+def centred(
+    vectors: Float32[np.ndarray, "batch width"], mean: Float32[np.ndarray, " width"]
+) -> Float32[np.ndarray, "batch width"]:
+    """Unit vectors without what all samples have in common.
+
+    What is predicted from depth resembles what else is predicted from depth, whatever it shows;
+    without the mean of each kind of input, vectors of several kinds are comparable.
+    """
+    return _unit(vectors - mean)
+
+
 def identity(sampler: Sampler, feature: str) -> str:
     """Digest of all that decides what a feature means: the model's weights, wherever they lie and
     on whatever device, and the tokenizer that decodes it."""

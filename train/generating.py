@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,7 +122,7 @@ def _read_given(
             raise ConfigError(f"--given {each}: {name} is given twice; give it once")
         chosen = sampler.resolve(name)
         stored = sampler.stored(chosen) if name == chosen else modality(name)
-        columns[name] = [read_label(Path(file), lambda data, of=stored: decode_label(of, data))]
+        columns[name] = [read_label(Path(file), partial(decode_label, stored))]
     count = max(len(each) for each in columns.values())
     for name, labels in columns.items():
         if len(labels) not in (1, count):

@@ -2,7 +2,8 @@
 
 FOLDER/index.json      what it is of: the model, the feature, the inputs, the snapshot
 FOLDER/keys.parquet    the samples' keys, in the order of the vectors
-FOLDER/vectors.npy     float32 [samples, width], of length 1
+FOLDER/vectors.npy     float32 [samples, width], centred, of length 1
+FOLDER/means.npy       float32 [kinds, width], of vectors by what they are predicted from
 FOLDER/centroids.npy   float32 [lists, width], where it is searched by cells (an inverted file)
 FOLDER/cells.npy       int64 [samples], the cell of each
 
@@ -10,7 +11,7 @@ FAISS searches it (Johnson et al. 2019). Nothing of FAISS's own is stored: array
 read, so an index of anybody can be opened.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,7 @@ from fourmill.tokenize.folders import whole_folder
 EXACT_UP_TO = 200_000
 """Vectors that are compared one by one, unless told otherwise; more are searched by cells."""
 
-_ABOUT, _KEYS, _VECTORS = "index.json", "keys.parquet", "vectors.npy"
+_ABOUT, _KEYS, _VECTORS, _MEANS = "index.json", "keys.parquet", "vectors.npy", "means.npy"
 _CENTROIDS, _CELLS = "centroids.npy", "cells.npy"
 _BLOCK = 65_536  # vectors that are read at once
 _SAME = 1e-6  # scores that differ by less are equal: products round differently by their shapes
@@ -46,6 +47,7 @@ class About(BaseModel):
         samples: vectors; `skipped` are samples that lack an input.
         width: numbers in a vector.
         lists: cells, 0 where every vector is compared.
+        kinds: of inputs, whose mean vectors there are: names joined by `+`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,7 @@ class About(BaseModel):
     skipped: int = 0
     width: int = 0
     lists: int = 0
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ class Index:
             self.about = About.model_validate_json((folder / _ABOUT).read_bytes())
             self.keys: list[str] = pq.read_table(folder / _KEYS)["key"].to_pylist()
             self.vectors = self._array(_VECTORS, (self.about.samples, self.about.width), np.float32)
+            kinds = self.about.kinds
+            means = self._array(_MEANS, (len(kinds), self.about.width), np.float32)
+            self.means: dict[str, NDArray[np.float32]] = dict(zip(kinds, means, strict=True))
             if self.about.lists:
                 shape = (self.about.lists, self.about.width)
                 self._centroids = self._array(_CENTROIDS, shape, np.float32)
@@ -99,6 +105,17 @@ class Index:
                 raise ValueError(f"{len(self.keys)} keys of {self.about.samples} samples")
         except (OSError, ValueError, KeyError, ValidationError, pa.ArrowException) as error:
             raise ConfigError(f"{folder}: not a whole index ({error}): make it again") from error
+
+    def mean(self, names: Sequence[str]) -> Float32[np.ndarray, " width"]:
+        """Of vectors that are predicted from some inputs; of several the mean of theirs, and of
+        inputs without one that of the index."""
+        if kind_of(names) in self.means:
+            return self.means[kind_of(names)]
+        known = [self.means[name] for name in names if name in self.means]
+        mean: NDArray[np.float32] = np.mean(
+            known or [self.means[kind_of(self.about.inputs)]], axis=0, dtype=np.float32
+        )
+        return mean
 
     def search(self, queries: Float32[np.ndarray, "queries width"], k: int) -> Nearest:
         """The `k` samples with the highest cosine, if the index is not searched by cells; else of
@@ -161,14 +178,16 @@ def build_index(
     about: About,
     vectors: Iterable[tuple[Sequence[str], Float32[np.ndarray, "batch width"]]],
     total: int,
+    means: Mapping[str, Float32[np.ndarray, " width"]],
     lists: int | None = None,
 ) -> Index:
     """Write an index; the folder is whole or not there, and one that is there is replaced.
 
     Args:
         about: counts aside, which are filled in here.
-        vectors: keys and unit vectors, some at a time; they are written as they come.
+        vectors: keys and centred vectors, some at a time; they are written as they come.
         total: samples, those that lack an input included.
+        means: of vectors before they were centred, by `kind_of` their inputs.
         lists: cells; 0 for none; by default none up to `EXACT_UP_TO` vectors, and then four times
             the root of their number.
 
@@ -201,9 +220,15 @@ def build_index(
         if cells:
             _write_cells(aside, cells)
         counts = {"samples": len(keys), "skipped": total - len(keys), "width": width}
-        counted = about.model_copy(update=counts | {"lists": cells})
+        counted = about.model_copy(update=counts | {"lists": cells, "kinds": tuple(means)})
+        np.save(aside / _MEANS, np.stack(list(means.values())).astype(np.float32))
         (aside / _ABOUT).write_bytes(canonical_json(counted.model_dump(mode="json")))
     return Index(folder)
+
+
+def kind_of(inputs: Sequence[str]) -> str:
+    """What vectors are predicted from, in one word."""
+    return "+".join(sorted(inputs))
 
 
 def refuse_other_folder(folder: Path) -> None:

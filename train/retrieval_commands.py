@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fourmill.train.retrieval import Index, Quality
     from fourmill.train.sampler import Sampler
 
+_SAMPLES_OF_MEANS = 128
+
 From = Annotated[tuple[str, ...], arg(name="from")]
 
 
@@ -58,8 +60,8 @@ def index(
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
         json: print what was done as JSON.
     """
-    from fourmill.train.features import choose_feature, identity
-    from fourmill.train.retrieval import About, build_index, refuse_other_folder
+    from fourmill.train.features import centred, choose_feature, identity
+    from fourmill.train.retrieval import About, build_index, kind_of, refuse_other_folder
     from fourmill.train.sampler import Sampler
 
     refuse_other_folder(out)
@@ -72,9 +74,12 @@ def index(
         snapshot=dataset.head.id, split=split,
     )  # fmt: skip
     total = _count(dataset, split)
+    means = _means(sampler, dataset, names, chosen, split, batch_size)
     with sample_bar("indexing", total) as report:
         vectors = _vectors(sampler, dataset, names, chosen, split, batch_size, report)
-        made = build_index(out, about, vectors, total, lists).about
+        mean = means[kind_of(names)]
+        moved = ((keys, centred(each, mean)) for keys, each in vectors)
+        made = build_index(out, about, moved, total, means, lists).about
     if made.skipped:
         say(f"left out {made.skipped} samples that lack one of {', '.join(names)}")
     if json:
@@ -129,7 +134,7 @@ def search(
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
         json: print what was found as JSON.
     """
-    from fourmill.train.features import features, identity
+    from fourmill.train.features import centred, features, identity
     from fourmill.train.retrieval import Index, quality
     from fourmill.train.sampler import Sampler
 
@@ -152,15 +157,17 @@ def search(
         dataset = _dataset(opened, root)
         chosen = split or about.split
         with sample_bar("searching", _count(dataset, chosen)) as report:
-            found = quality(
-                opened,
-                _vectors(sampler, dataset, names, about.feature, chosen, batch_size, report),
-            )
+            vectors = _vectors(
+                sampler, dataset, names, about.feature, chosen, batch_size, report
+            )  # fmt: skip
+            mean = opened.mean(names)
+            found = quality(opened, ((keys, centred(each, mean)) for keys, each in vectors))
         _tell_quality(found, names, about.inputs, json)
         return
     labels, number = _query(sampler, opened, root, names, text, image, key)
-    vectors = features(sampler, sampler.conditions(1, labels, [number]), about.feature)
-    nearest = opened.search(vectors, k)
+    vector = features(sampler, sampler.conditions(1, labels, [number]), about.feature)
+    kind = [sampler.resolve(name) for name in labels]
+    nearest = opened.search(centred(vector, opened.mean(kind)), k)
     results = [
         {"key": opened.keys[row], "score": round(float(score), 6)}
         for row, score in zip(nearest.rows[0], nearest.scores[0], strict=True)
@@ -208,6 +215,38 @@ def _vectors(
             conditions = sampler.conditions(len(there.keys), there.labels, there.rows)
             yield there.keys, features(sampler, conditions, feature)
         report(len(batch.keys))
+
+
+def _means(
+    sampler: "Sampler",
+    dataset: Dataset,
+    names: Sequence[str],
+    feature: str,
+    split: str | None,
+    batch_size: int,
+) -> dict[str, NDArray[np.float32]]:
+    """Mean features of the first samples, by what they are predicted from: what the index is made
+    from, and each input that a query may be of."""
+    from fourmill.train.given import available
+    from fourmill.train.retrieval import kind_of
+
+    others = [[name] for name in available(sampler, dataset, sampler.domains.inputs)]
+    kinds = {kind_of(each): each for each in [list(names), *others]}
+    means = {}
+    with sample_bar("means", len(kinds) * min(_SAMPLES_OF_MEANS, _count(dataset, split))) as report:
+        for kind, inputs in kinds.items():
+            found: list[NDArray[np.float32]] = []
+            for _, vectors in _vectors(
+                sampler, dataset, inputs, feature, split, batch_size, report
+            ):  # fmt: skip
+                found.append(vectors)
+                if sum(map(len, found)) >= _SAMPLES_OF_MEANS:
+                    break
+            if found:
+                means[kind] = np.concatenate(found).mean(0)
+    if kind_of(names) not in means:
+        raise ConfigError(f"{dataset.url}: no sample has all of {', '.join(names)}")
+    return means
 
 
 def _query(

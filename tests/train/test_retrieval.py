@@ -28,7 +28,8 @@ def build(folder: Path, vectors: np.ndarray, lists: int | None = None) -> Index:
     keys = [f"k{row:04d}" for row in range(len(vectors))]
     half = len(vectors) // 2
     batches = [(keys[:half], vectors[:half]), (keys[half:], vectors[half:])]
-    return build_index(folder, ABOUT, batches, len(vectors), lists)
+    means = {"rgb": np.zeros(vectors.shape[1], np.float32)}
+    return build_index(folder, ABOUT, batches, len(vectors), means, lists)
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,20 @@ def test_features_are_vectors_maps_or_the_encoders_mean(sampler: Sampler) -> Non
     # what is padded has no say
     alone = features(sampler, sampler.conditions(1, {"caption": [CAPTIONS[1]]}), "encoder")
     np.testing.assert_allclose(alone[0], one[1], atol=1e-5)
+
+
+def test_what_is_predicted_from_each_modality_has_a_mean_of_its_own(
+    sampler: Sampler, built: Path
+) -> None:
+    index = Index(built)
+    assert index.about.kinds[0] == "rgb@32"
+    assert {"tok_caption", "tok_depth@32"} < set(index.about.kinds)
+    conditions = sampler.conditions(4, {"caption": list(CAPTIONS)})
+    mean = features(sampler, conditions, index.about.feature).mean(0)
+    np.testing.assert_allclose(index.mean(["tok_caption"]), mean, atol=1e-5)
+    both = (index.mean(["tok_caption"]) + index.mean(["tok_det"])) / 2
+    np.testing.assert_allclose(index.mean(["tok_det", "tok_caption"]), both, atol=1e-6)
+    np.testing.assert_array_equal(index.mean(["other"]), index.mean(["rgb@32"]))
 
 
 def test_an_index_of_another_model_is_refused(
