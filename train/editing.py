@@ -121,6 +121,7 @@ def probe(
     targets: Sequence[str],
     samples: int = 3,
     split: str = "val",
+    guidance: float = 3.0,
     seed: int = 0,
 ) -> Iterator[tuple[str, Edited]]:
     """The first samples of a split in which an edit is possible, by their keys, edited.
@@ -128,16 +129,18 @@ def probe(
     Args:
         held: what else is given of them.
         targets: what is generated, in this order.
+        guidance: how closely what is given is followed; small models hardly follow without.
 
     Raises:
         UnknownNameError: a modality that the model does not know.
         ConfigError: the dataset lacks one of them.
     """
     names = [sampler.resolve(name) for name in (change.modality, *held)]
-    plan = [
-        default_step(sampler.domains.modality(sampler.resolve(name, target=True)))
-        for name in targets
-    ]  # fmt: skip
+    plan = []
+    for name in targets:
+        step = default_step(sampler.domains.modality(sampler.resolve(name, target=True)))
+        steps = step.steps if step.scheme == "autoregressive" else 8
+        plan.append(replace(step, steps=steps, temperature=1.0, guidance=guidance))
     left = samples
     for batch in read_samples(sampler, dataset, names, split, batch_size=1):
         if not left:
@@ -153,8 +156,8 @@ def probe(
 
 
 def changes(sampler: Sampler, edited: Edited) -> dict[str, dict[str, float]]:
-    """By target, the share of its tokens that differ; of grids, of those that the edit's boxes
-    touch and of the others too."""
+    """By target, the share of its tokens that differ; of grids, of those where the edit was and of
+    the others too, if it was anywhere."""
     found = {}
     for name, (before, after) in edited.tokens.items():
         if name in edited.edited:
@@ -162,7 +165,8 @@ def changes(sampler: Sampler, edited: Edited) -> dict[str, dict[str, float]]:
         definition = sampler.domains.modality(name)
         differs = before != after
         shares = {"changed": float(differs.mean())}
-        if definition.masking is Masking.IMAGE and not definition.learned_positions:
+        is_map = definition.masking is Masking.IMAGE and not definition.learned_positions
+        if is_map and edited.boxes:
             inside = cells_of(edited.boxes, *definition.grid).ravel()
             parts = {"changed_inside": differs[inside], "changed_outside": differs[~inside]}
             shares |= {each: float(part.mean()) for each, part in parts.items() if part.size}

@@ -277,9 +277,9 @@ def parse_edit(text: str) -> Edit:
 
 
 def touched(before: Label, after: Label) -> list[Box]:
-    """Where two labels of boxes differ; everywhere for other labels."""
+    """Where two labels of boxes differ; nowhere for labels that have no places."""
     if not (isinstance(before, dict) and isinstance(after, dict) and "instances" in before):
-        return [(0.0, 0.0, 1.0, 1.0)]
+        return []
     old, new = before["instances"], after["instances"]
     gone = [each for each in old if each not in new]
     differing = gone + [each for each in new if each not in old]

@@ -214,7 +214,7 @@ def resize(
     folders = []
     for each in tokenizers:
         resized = registry.load(each, size)
-        folders.append(each.resolve().with_name(resized.spec.modality))
+        folders.append(each.absolute().with_name(resized.spec.modality))
         if not folders[-1].exists():
             with whole_folder(folders[-1]) as aside:
                 resized.save(aside)

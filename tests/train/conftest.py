@@ -104,6 +104,15 @@ def labelled_run(labelled: Labelled, tmp_path_factory: pytest.TempPathFactory) -
     return labelled.train(tmp_path_factory.mktemp("labelled-run"))
 
 
+@pytest.fixture(scope="session")
+def labelled_superres(labelled: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML file of a run of one step whose targets are twice as large as its inputs."""
+    large = ["tok_rgb@64", "tok_depth@64"]
+    inputs = ["tok_caption", "tok_rgb@32", "tok_depth@32", *large]
+    folder = tmp_path_factory.mktemp("labelled-superres")
+    return labelled.train(folder, inputs=inputs, targets=large)
+
+
 @pytest.fixture
 def make_config(dataset: Dataset, tmp_path: Path) -> Callable[..., TrainConfig]:
     """A run that takes a second or two; anything can be set otherwise."""

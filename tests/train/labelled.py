@@ -33,7 +33,10 @@ from fourmill.train import commands
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 CAPTIONS = ("a woman in an orange suit", "a cat", "a cup of coffee", "a rocket at night")
 SIZE, PATCH = 32, 8
-_DENSE = (("rgb", SIZE), ("rgb", 2 * SIZE), ("depth", SIZE), ("semseg_coarse", SIZE))
+_DENSE = (
+    ("rgb", SIZE), ("rgb", 2 * SIZE), ("depth", SIZE), ("depth", 2 * SIZE),
+    ("semseg_coarse", SIZE), ("vit_s_focus", SIZE),
+)  # fmt: skip
 TEXTS = ("caption", "det", "color_palette", "metadata")
 SHAPE = {"dim": 32, "heads": 2, "encoder_depth": 1, "decoder_depth": 1}
 
@@ -111,11 +114,18 @@ def _labels() -> dict[str, list[Any]]:
         "caption": list(CAPTIONS),
         "depth": [(each / 256).astype(np.float32) for each in grey],
         "semseg_coarse": [(each // 13).astype(np.uint8) for each in grey],
+        "vit_s_focus": [_features(each) for each in grey],
         "det": [{"instances": [box, other]}] * len(PHOTOS),
         "color_palette": [[{"2": [[200, 10, 10], [10, 10, 200]]}]] * len(PHOTOS),
         "metadata": [{"brightness": 100.0, "n_humans": 1}] * len(PHOTOS),
         "DINOv2-B14-global": list(vectors),
     }
+
+
+def _features(grey: np.ndarray) -> np.ndarray:
+    """Numbers that differ from place to place, `[384, 8, 8]`."""
+    cells = grey[:: len(grey) // 8, :: grey.shape[1] // 8][:8, :8]
+    return np.sin(np.linspace(0, 1, 384)[:, None, None] * cells).astype(np.float16)
 
 
 def _write(root: Path, tokenizers: Path) -> None:

@@ -132,12 +132,14 @@ def test_any_modality_retrieves_any_other_and_a_panel_shows_it(
 
 
 def test_features_are_vectors_maps_or_the_encoders_mean(sampler: Sampler) -> None:
-    assert possible_features(sampler) == ["tok_dinov2_global", "encoder"]
+    maps = "tok_vit_s_focus@32"
+    assert possible_features(sampler) == ["tok_dinov2_global", maps, "encoder"]
     assert choose_feature(sampler, None) == "tok_dinov2_global"
     assert choose_feature(sampler, "DINOv2-B14-global") == "tok_dinov2_global"
-    with pytest.raises(UnknownNameError, match="Known: encoder, tok_dinov2_global"):
+    with pytest.raises(UnknownNameError, match="Known: encoder, tok_dinov2_global, tok_vit"):
         choose_feature(sampler, "clip")
     conditions = sampler.conditions(2, {"caption": list(CAPTIONS[:2])})
+    assert features(sampler, conditions, maps).shape == (2, 384)
     one = features(sampler, conditions, "encoder")
     assert one.shape == (2, 32)
     np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)

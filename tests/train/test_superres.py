@@ -33,10 +33,8 @@ SMALL, LARGE = "tok_rgb@32", "tok_rgb@64"
 
 
 @pytest.fixture(scope="module")
-def run(labelled: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step, whose targets are of twice the size of its inputs."""
-    inputs = ["tok_caption", SMALL, "tok_depth@32", LARGE]
-    return labelled.train(tmp_path_factory.mktemp("superres"), inputs=inputs, targets=[LARGE])
+def run(labelled_superres: Path) -> Path:
+    return labelled_superres
 
 
 def as_tokens(stored: str, vocab_size: int, length: int) -> Modality:
@@ -152,8 +150,8 @@ def test_what_is_wrong_is_told(
     ask = superres_commands.superres
     with pytest.raises(ConfigError, match="give one of --image, --root and --tokens"):
         ask(str(run), device="cpu")
-    with pytest.raises(UnknownNameError, match=r"there is no target .*'depth'.*Known: rgb"):
-        ask(str(run), image=labelled.photo, targets=("depth",), device="cpu")
+    with pytest.raises(UnknownNameError, match=r"there is no target .*'normal'.*Known: depth"):
+        ask(str(run), image=labelled.photo, targets=("normal",), device="cpu")
     with pytest.raises(ConfigError, match="an empty text says nothing"):
         ask(str(run), image=labelled.photo, text="", device="cpu")
     with pytest.raises(ConfigError, match="name samples of it with --key"):
