@@ -146,13 +146,9 @@ def probe(
         if not left:
             return
         given = {name: labels[0] for name, labels in batch.labels.items() if labels[0] is not None}
-        if len(given) == len(batch.labels):
-            try:
-                edited = edit(sampler, given, [change], plan, seed, batch.rows[0])
-            except ConfigError:  # it has no such box, or colour
-                continue
+        if len(given) == len(batch.labels) and _is_possible(sampler, given, change):
             left -= 1
-            yield batch.keys[0], edited
+            yield batch.keys[0], edit(sampler, given, [change], plan, seed, batch.rows[0])
 
 
 def changes(sampler: Sampler, edited: Edited) -> dict[str, dict[str, float]]:
@@ -188,11 +184,22 @@ def draw_edit(sampler: Sampler, edited: Edited, title: str = "", size: int = 160
         for row, each in zip(rows, (one, other, apart), strict=True):
             row.append(each)
     for name, label in edited.held.items():
-        columns.append(f"{name}\nheld")
+        columns.append(f"{sampler.stored(sampler.resolve(name)).folder}\nheld")
         same = picture(sampler, name, label, size)
         for row, each in zip(rows, (same, same, np.zeros_like(same)), strict=True):
             row.append(each)
     return sheet(rows, columns, ["before", "after", "difference"], title)
+
+
+def _is_possible(sampler: Sampler, given: Mapping[str, Label], change: Edit) -> bool:
+    """Whether a sample has the box, the colour or the word that is to be edited."""
+    name = sampler.resolve(change.modality)
+    tokens = sampler.conditions(1, {name: [given[name]]}).tokens[name]
+    try:
+        change.apply(sampler.decode(name, tokens)[0])
+    except ConfigError:
+        return False
+    return True
 
 
 def _tokenizer(sampler: Sampler, name: str, known: Mapping[str, Tensor]) -> Tokenizer:

@@ -91,9 +91,15 @@ def centred(
 
 def identity(sampler: Sampler, feature: str) -> str:
     """Digest of all that decides what a feature means: the model's weights, wherever they lie and
-    on whatever device, and the tokenizer that decodes it."""
+    on whatever device, and the tokenizer that decodes it.
+
+    Raises:
+        ConfigError: there is no such tokenizer.
+    """
     parts = {"feature": feature, "model": _digest(sampler.model)}
     if feature != ENCODER:
+        if feature not in sampler.tokenizers:
+            raise ConfigError(f"{feature}: no tokenizer decodes it; give a folder (--tokenizers)")
         tokenizer = sampler.tokenizers[feature]
         parts["tokenizer"] = tokenizer.spec.to_json()
         network = getattr(tokenizer, "network", None)

@@ -26,7 +26,7 @@ class Given:
 
     Attributes:
         keys: of the samples.
-        rows: their numbers in the order of what was asked for, which draws are keyed by.
+        rows: their numbers in the dataset, which draws are keyed by.
         labels: `None` where a sample has none.
     """
 
@@ -151,11 +151,12 @@ def read_samples(
         ShardError: a file is broken.
     """
     stored = {name: stored_as(sampler, dataset, name) for name in names}
-    first = 0
+    counts = dataset.shard_column(next(iter(stored.values())), "samples")
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
         for index in dataset.shard_indices(split):
             shards = {name: dataset.shard(each, index) for name, each in stored.items()}
             keys = next(iter(shards.values())).keys
+            first = sum(counts[:index])
             for start in range(0, len(keys), batch_size):
                 rows = range(start, min(start + batch_size, len(keys)))
                 labels = {
@@ -163,7 +164,6 @@ def read_samples(
                     for name, shard in shards.items()
                 }
                 yield Given([keys[row] for row in rows], [first + row for row in rows], labels)
-            first += len(keys)
 
 
 def find_samples(

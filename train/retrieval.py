@@ -196,6 +196,8 @@ def build_index(
         MissingPackageError: FAISS is not installed.
     """
     refuse_other_folder(folder)
+    if _cells_for(total, lists):
+        _import_faiss()  # rather now than when all vectors are there
     with whole_folder(folder) as aside:
         keys: list[str] = []
         width = 0
@@ -213,9 +215,7 @@ def build_index(
                 )
             file.seek(0)
             _write_header(file, (len(keys), width))
-        cells = _default_lists(len(keys)) if lists is None else lists
-        if not 0 <= cells <= len(keys):
-            raise ConfigError(f"--lists {cells}: expected 0 to {len(keys)}, the vectors there are")
+        cells = _cells_for(len(keys), lists)
         pq.write_table(pa.table({"key": pa.array(keys, pa.string())}), aside / _KEYS)
         if cells:
             _write_cells(aside, cells)
@@ -251,8 +251,13 @@ def _import_faiss() -> Any:
     return faiss
 
 
-def _default_lists(samples: int) -> int:
-    return 0 if samples <= EXACT_UP_TO else round(4 * samples**0.5)
+def _cells_for(samples: int, lists: int | None) -> int:
+    """How many cells an index of so many samples gets."""
+    if lists is None:
+        return 0 if samples <= EXACT_UP_TO else round(4 * samples**0.5)
+    if not 0 <= lists <= samples:
+        raise ConfigError(f"--lists {lists}: expected 0 to {samples}, the samples there are")
+    return lists
 
 
 def _write_header(file: Any, shape: tuple[int, int]) -> None:

@@ -45,7 +45,7 @@ def read_tokens(file: Path) -> tuple[list[str], dict[str, list[Label | None]]]:
                 for name in opened.keys()  # noqa: SIM118
             }
             keys = json.loads((opened.metadata() or {}).get("keys", "[]"))
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(f"{file}: not readable as safetensors: {error}") from error
     counts = {len(each) if each.ndim == 2 else -1 for each in arrays.values()}
     if len(counts) != 1 or -1 in counts:

@@ -204,5 +204,8 @@ def test_what_is_wrong_is_told(
         retrieval_commands.search(run, built, device="cpu")
     with pytest.raises(ConfigError, match="is there, and is no index"):
         retrieval_commands.index(run, str(labelled.root), tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match="--lists 5: expected 0 to 4"):
+        retrieval_commands.index(run, str(labelled.root), tmp_path / "new", lists=5, device="cpu")
+    assert not list(tmp_path.glob("*new*"))
     with pytest.raises(ConfigError, match="no index here"):
         Index(tmp_path)
