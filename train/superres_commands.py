@@ -126,11 +126,15 @@ def _given(
     if tokens is not None:
         names, rows = read_tokens(tokens)
         names = [_as_key(name) for name in names]
-        known = {name: each for name, each in rows.items() if name in small_inputs(sampler.domains)}
+        if len(set(names)) < len(names):
+            names = [f"{number:04d}-{name}" for number, name in enumerate(names)]
+        domains = sampler.domains
+        takes = [name for name in domains.inputs if name not in domains.targets]
+        known = {name: each for name, each in rows.items() if name in takes}
         if not known:
             raise ConfigError(
                 f"{tokens}: has {', '.join(rows)}, none of which this model takes: expected some "
-                f"of {', '.join(small_inputs(sampler.domains))}"
+                f"of {', '.join(takes)}"
             )
         return Given(names, list(range(len(names))), known), [None] * len(names)
     assert root is not None

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tests.train.labelled import SHAPE, Labelled, dense_tokenizer
 
-from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
 from fourmill.manifests.modalities import Kind, Modality, modality, token_modality
 from fourmill.tokenize.registry import load, save_text_tokenizers
 from fourmill.tokenize.vocabulary import train_vocabulary
@@ -26,7 +26,7 @@ from fourmill.train.superres import (
     resolutions,
     usual_plan,
 )
-from fourmill.train.token_files import read_tokens
+from fourmill.train.token_files import read_tokens, write_tokens
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL, LARGE = "tok_rgb@32", "tok_rgb@64"
@@ -159,6 +159,12 @@ def test_what_is_wrong_is_told(
     broken = tmp_path / "tokens.safetensors"
     broken.write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="not readable as safetensors"):
+        ask(str(run), tokens=broken, device="cpu")
+    write_tokens(broken, ["a"], {"tok_other": torch.zeros(1, 4, dtype=torch.int64)})
+    with pytest.raises(ConfigError, match="has tok_other, none of which this model takes"):
+        ask(str(run), tokens=broken, device="cpu")
+    write_tokens(broken, ["a"], {SMALL: torch.full((1, 16), 81)})
+    with pytest.raises(SampleError, match="tokens from 81 to 81, expected -1 to 80"):
         ask(str(run), tokens=broken, device="cpu")
     same_size = labelled.train(tmp_path, inputs=[SMALL], targets=["tok_depth@32"])
     with pytest.raises(ConfigError, match="this model is not for super-resolution"):
