@@ -45,6 +45,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "superres": ("fourmill.train.superres_commands:superres", "large pictures of small ones"),
     "retrieve index": ("fourmill.train.retrieval_commands:index", "samples by a predicted feature"),
     "retrieve search": ("fourmill.train.retrieval_commands:search", "the nearest to anything"),
+    "evaluate": (
+        "fourmill.train.evaluation.commands:evaluate", "how well a trained 4M predicts truths"
+    ),
     "convert": ("fourmill.train.commands:convert", "models to and from the reference's files"),
 }
 

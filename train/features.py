@@ -72,8 +72,9 @@ def features(
     """
     if feature == ENCODER:
         return _unit(_encoded(sampler, conditions))
-    step = GenerationStep(feature, "maskgit")
-    tokens = sampler.generate(conditions, [step])[feature]
+    tokens = conditions.tokens.get(feature)
+    if tokens is None or bool((tokens < 0).any()):  # what is known needs no prediction
+        tokens = sampler.generate(conditions, [GenerationStep(feature, "maskgit")])[feature]
     decoded = np.stack([np.asarray(each, np.float32) for each in sampler.decode(feature, tokens)])
     return _unit(decoded.reshape(*decoded.shape[:2], -1).mean(-1))
 

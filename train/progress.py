@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-_SECONDS_BETWEEN_LINES = 15
+_SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -58,26 +58,33 @@ def progress_bar(title: str, steps: int) -> Iterator[OnProgress]:
 
 
 @contextmanager
-def sample_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """What shows how many samples are done: called with how many more are."""
+def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What shows how many of some pieces of work are done, at what rate, and the time left.
+
+    Yields:
+        What is to be told how many more are done.
+    """
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description:>20}"), BarColumn(bar_width=32), MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", style="cyan"), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     is_terminal = sys.stderr.isatty()
-    done, told = 0, time.monotonic()
     with Bar(*columns, console=Console(stderr=True), disable=not is_terminal) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(title, total=total, note="")
+        began = told = time.monotonic()
+        done = 0
 
-        def report(more: int) -> None:
+        def count(more: int) -> None:
             nonlocal done, told
-            done += more
-            bar.update(task, completed=done)
-            if not is_terminal and time.monotonic() > told + _SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
-                say(f"  {title}: {done:,} of {total:,} samples")
+            done, now = done + more, time.monotonic()
+            rate = done / max(now - began, 1e-9)
+            bar.update(task, completed=done, note=f"{rate:.1f}/s")
+            if not is_terminal and (done == total or now - told > _SECONDS_BETWEEN_LINES):
+                left = f", {(total - done) / rate:.0f} s left" if done < total else ""
+                say(f"  {title}: {done} of {total} ({rate:.1f}/s{left})")
+                told = now
 
-        yield report
+        yield count
 
 
 def say(text: str) -> None:

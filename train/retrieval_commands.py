@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SnapshotError
 from fourmill.manifests.labels import Label
-from fourmill.train.progress import sample_bar, say, write_json
+from fourmill.train.progress import counting, say, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,7 +75,7 @@ def index(
     )  # fmt: skip
     total = _count(dataset, split)
     means = _means(sampler, dataset, names, chosen, split, batch_size)
-    with sample_bar("indexing", total) as report:
+    with counting("indexing", total) as report:
         vectors = _vectors(sampler, dataset, names, chosen, split, batch_size, report)
         mean = means[kind_of(names)]
         moved = ((keys, centred(each, mean)) for keys, each in vectors)
@@ -156,7 +156,7 @@ def search(
     if evaluate:
         dataset = _dataset(opened, root)
         chosen = split or about.split
-        with sample_bar("searching", _count(dataset, chosen)) as report:
+        with counting("searching", _count(dataset, chosen)) as report:
             vectors = _vectors(
                 sampler, dataset, names, about.feature, chosen, batch_size, report
             )  # fmt: skip
@@ -233,7 +233,7 @@ def _means(
     others = [[name] for name in available(sampler, dataset, sampler.domains.inputs)]
     kinds = {kind_of(each): each for each in [list(names), *others]}
     means = {}
-    with sample_bar("means", len(kinds) * min(_SAMPLES_OF_MEANS, _count(dataset, split))) as report:
+    with counting("means", len(kinds) * min(_SAMPLES_OF_MEANS, _count(dataset, split))) as report:
         for kind, inputs in kinds.items():
             found: list[NDArray[np.float32]] = []
             for _, vectors in _vectors(
