@@ -19,6 +19,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "labelers": ("fourmill.pipeline.commands.experts:labelers", "the catalogue of labelers"),
     "tokenizer": ("fourmill.pipeline.commands.tokenizers:tokenizer", "look at tokenizers"),
     "tokenizer train": ("fourmill.train.tokenizers.commands:train", "train one of your own"),
+    "tokenizer resize": (
+        "fourmill.pipeline.commands.tokenizers:resize",
+        "for crops of another size",
+    ),
     "tokenize": ("fourmill.pipeline.commands.build:tokenize", "tokens of all labels"),
     "run": ("fourmill.pipeline.commands.build:run", "the whole pipeline from one file"),
     "prefetch": ("fourmill.pipeline.commands.build:prefetch", "fetch all that a run needs"),
@@ -37,6 +41,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("fourmill.train.commands:train", "train 4M on a dataset's tokens"),
     "predict": ("fourmill.train.commands:predict", "what a trained 4M predicts, as pictures"),
     "generate": ("fourmill.train.generating:generate", "any modalities from any others"),
+    "edit": ("fourmill.train.editing_commands:edit", "change a label, see what follows from it"),
+    "superres": ("fourmill.train.superres_commands:superres", "large pictures of small ones"),
+    "retrieve index": ("fourmill.train.retrieval_commands:index", "samples by a predicted feature"),
+    "retrieve search": ("fourmill.train.retrieval_commands:search", "the nearest to anything"),
     "evaluate": (
         "fourmill.train.evaluation.commands:evaluate",
         "how well a trained 4M predicts truths",

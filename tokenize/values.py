@@ -97,6 +97,12 @@ def standardise_depth(
     return scaled.clip(-DEPTH_LIMIT, DEPTH_LIMIT).astype(np.float32)
 
 
+def standardised(depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """What a tokenizer sees of depth that one gave back (`to_labels`), whose mean is a half."""
+    values: NDArray[Any] = (depth - 0.5) * (2 * DEPTH_LIMIT)
+    return values.clip(-DEPTH_LIMIT, DEPTH_LIMIT).astype(np.float32)
+
+
 def to_tensor(
     definition: Modality, crops: NDArray[np.generic]
 ) -> Float[Tensor, "B C S S"] | Int[Tensor, "B S S"]:

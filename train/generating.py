@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from tyro.conf import Positional, arg
 
-from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
+from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.train.progress import say, write_json
 from fourmill.train.schedules import GenerationStep, default_step
 from fourmill.train.schedules import preset as named_preset
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from fourmill.manifests.labels import Label
     from fourmill.manifests.modalities import Modality
     from fourmill.train.sampler import Sampler
-    from fourmill.train.shown import Shown
 
-_MOST_BYTES = 2**28  # of a file that is given
 _OPTIONS = {each.name for each in fields(GenerationStep)} - {"target"}
 
 
@@ -68,7 +67,8 @@ def generate(
         variants: so many of each sample; they differ where the temperature is above 0.
         seed: of the draws.
         panel: the picture, a row a sample and variant.
-        out: a folder for what is generated as files, as shards hold them.
+        out: a folder for what is generated as files, as shards hold them, and for the tokens, which
+            `fourmill superres --tokens` takes.
         tokenizers: a folder with a tokenizer of each modality; by default the run's own.
         device: auto, cpu or cuda.
         json: print what was written, and texts, as JSON.
@@ -82,6 +82,7 @@ def generate(
 
     from fourmill.train.sampler import Sampler
     from fourmill.train.shown import draw, from_dataset, from_labels, write_labels
+    from fourmill.train.token_files import FILE, write_tokens
 
     sampler = Sampler.load(checkpoint, tokenizers, device)
     if is_new:
@@ -89,11 +90,14 @@ def generate(
         shown = from_labels(sampler, labels, names, variants)
     else:
         shown = from_dataset(sampler, checkpoint, inputs, samples, variants)
-    steps = _steps(sampler, shown, targets, set, preset, plan)
+    known = [*shown.conditions.pixels, *shown.conditions.tokens]
+    steps = chosen_steps(sampler, known, targets, set, plan, preset)
     shown.generate(sampler, steps, seed, apart)
     panel.parent.mkdir(parents=True, exist_ok=True)
     draw(shown).save(panel)
     files = write_labels(shown, out) if out is not None else []
+    if out is not None:
+        write_tokens(out / FILE, shown.rows, shown.tokens)
     say(f"wrote {panel}" + (f", and {len(files)} files in {out}" if out else ""))
     if json:
         write_json({"panel": str(panel), "files": files, "samples": shown.texts()})
@@ -103,12 +107,13 @@ def _read_given(
     sampler: "Sampler", pictures: Sequence[Path], text: Sequence[str], given: Sequence[str]
 ) -> tuple[dict[str, list["Label | None"]], list[str]]:
     """Labels by modality, a label a sample, and the samples' names."""
-    from fourmill.manifests.labels import decode_image, decode_label
+    from fourmill.manifests.labels import decode_label
     from fourmill.manifests.modalities import modality
+    from fourmill.train.given import read_label, read_photo
 
     columns: dict[str, list[Label | None]] = {}
     if pictures:
-        columns["rgb"] = [_decoded(path, lambda data: decode_image(data)) for path in pictures]
+        columns["rgb"] = [read_photo(path) for path in pictures]
     if text:
         if not all(each.strip() for each in text):
             raise ConfigError('--text "": an empty text says nothing; write one, or leave it out')
@@ -121,7 +126,7 @@ def _read_given(
             raise ConfigError(f"--given {each}: {name} is given twice; give it once")
         chosen = sampler.resolve(name)
         stored = sampler.stored(chosen) if name == chosen else modality(name)
-        columns[name] = [_decoded(Path(file), lambda data, of=stored: decode_label(of, data))]
+        columns[name] = [read_label(Path(file), partial(decode_label, stored))]
     count = max(len(each) for each in columns.values())
     for name, labels in columns.items():
         if len(labels) not in (1, count):
@@ -133,35 +138,33 @@ def _read_given(
     return {n: [*each] * (count // len(each)) for n, each in columns.items()}, names
 
 
-def _decoded(path: Path, decode: Any) -> "Label":
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"{path}: more than {_MOST_BYTES >> 20} MiB; give a smaller file")
-        label: Label = decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except SampleError as error:
-        raise ConfigError(f"{path}: {error.reason}") from error
-    return label
-
-
-def _steps(
+def chosen_steps(
     sampler: "Sampler",
-    shown: "Shown",
+    known: Sequence[str],
     targets: Sequence[str],
     options: Sequence[str],
-    preset_name: str | None,
-    plan: Path | None,
+    plan: Path | None = None,
+    preset: str | None = None,
 ) -> list[GenerationStep]:
-    """The chain that was asked for; targets by the model's names."""
+    """The chain that was asked for; targets by the model's names.
+
+    Args:
+        known: inputs that are given: by default all else is generated.
+        options: `temperature=1`, `depth.steps=4`.
+        plan: a YAML file of steps instead.
+        preset: a name of `schedules.PRESETS`.
+
+    Raises:
+        ConfigError: targets beside a plan, or a value that an option cannot have.
+        UnknownNameError: a target or an option that there is not.
+    """
     from fourmill.manifests.configs import assignments
 
     if plan is not None:
-        if targets or options or preset_name:
+        if targets or options or preset:
             raise ConfigError("--plan says all of it: leave out --to, --set and --preset")
         return _read_plan(sampler, plan)
     domains = sampler.domains
-    known = [*shown.conditions.pixels, *shown.conditions.tokens]
     given = {_meaning(domains.modality(name)) for name in known}
     chosen = [sampler.resolve(name, target=True) for name in targets] or [
         name for name in domains.targets if _meaning(domains.modality(name)) not in given
@@ -176,11 +179,7 @@ def _steps(
         else:
             for_all[option] = value
     modalities = [domains.modality(name) for name in chosen]
-    usual = (
-        named_preset(preset_name).chain(modalities)
-        if preset_name
-        else map(default_step, modalities)
-    )
+    usual = named_preset(preset).chain(modalities) if preset else map(default_step, modalities)
     steps = []
     for step in usual:
         own = {option: value for target, option, value in for_one if target == step.target}

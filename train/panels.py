@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
+from fourmill.manifests.labels import Label
+from fourmill.manifests.modalities import Masking, modality
 from fourmill.manifests.render import render, sheet
 from fourmill.train.predict import Predictions
+from fourmill.train.sampler import Sampler
 
 
 def draw_panels(predictions: Predictions, inputs: Sequence[str], size: int = 128) -> Image.Image:
@@ -30,3 +34,25 @@ def draw_panels(predictions: Predictions, inputs: Sequence[str], size: int = 128
     columns = ["centre crop", *predictions.by_target]
     title = f"Held-out samples: labels, and what is predicted from {', '.join(inputs)} alone"
     return sheet(rows, columns, titles, title)
+
+
+def picture(
+    sampler: Sampler, name: str, label: Label | None, size: int, like: Label | None = None
+) -> UInt8[np.ndarray, "size size 3"]:
+    """What a model is given, or gives back, as a square picture.
+
+    Args:
+        name: of the modality, as `Sampler.resolve` takes it.
+        label: of what its tokens encode, or the tokens.
+        size: pixels of a side.
+        like: see `render`.
+    """
+    is_known = name in sampler.domains.names
+    chosen = name if is_known else sampler.resolve(name)
+    definition = sampler.domains.modality(chosen)
+    if definition.masking is Masking.PIXELS or isinstance(label, str):
+        kind = "caption" if isinstance(label, str) else "rgb"
+        return render(modality(kind), label, size)
+    if isinstance(label, np.ndarray) and label.ndim == 1 and label.dtype.kind == "i":
+        label = sampler.decode(chosen, label[None])[0]
+    return render(sampler.stored(chosen), label, size, like=like)

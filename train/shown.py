@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label, encode_label
@@ -32,6 +33,7 @@ class Shown:
         conditions: what the model is given, a row each.
         given: by the model's modality, definition and labels of what is given.
         generated: the same of what was generated.
+        tokens: of what was generated.
         images: centre crops, where there are pictures.
     """
 
@@ -40,6 +42,7 @@ class Shown:
     given: dict[str, tuple[Modality, list[Label | None]]]
     images: list[UInt8[np.ndarray, "size size 3"] | None]
     generated: dict[str, tuple[Modality, list[Label | None]]] = field(default_factory=dict)
+    tokens: dict[str, Tensor] = field(default_factory=dict)
 
     def generate(
         self, sampler: Sampler, steps: Sequence[GenerationStep], seed: int, apart: bool
@@ -52,6 +55,7 @@ class Shown:
         plans = [[step] for step in steps] if apart else [list(steps)]
         for plan in plans:
             for name, tokens in sampler.generate(self.conditions, plan, seed).items():
+                self.tokens[name] = tokens
                 self.generated[name] = (sampler.stored(name), [*sampler.decode(name, tokens)])
 
     def texts(self) -> list[dict[str, Any]]:

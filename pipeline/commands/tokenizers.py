@@ -14,6 +14,7 @@ from fourmill.pipeline.cli import write_json
 from fourmill.pipeline.judging import Judging, Verdict, judge, planned
 from fourmill.pipeline.progress import Steps, console
 from fourmill.tokenize import registry
+from fourmill.tokenize.folders import whole_folder
 
 HEADINGS = ("tokenizer", "metric", "value", "k-means", "patch mean", "better than")
 """Of the table that `table_rows` makes."""
@@ -192,3 +193,33 @@ def _facts(folder: Path) -> dict[str, object]:
         "ids": spec.vocab_size, "tokens": spec.max_tokens,
         "sha256": registry.weights_sha256(folder)[:16],
     }  # fmt: skip
+
+
+def resize(
+    tokenizers: Positional[tuple[Path, ...]],
+    size: int,
+    json: bool = False,
+) -> None:
+    """The same tokenizers for crops of another size, each in a folder beside it.
+
+    The weights are the same, positions are interpolated; `tokenizer eval` says how good they are.
+    A tokenizer of the other size that is there is left as it is. Example:
+    `fourmill tokenizer resize data/tokenizers/tok_rgb@112 --size 224`.
+
+    Args:
+        tokenizers: their folders, of grids of tokens.
+        size: pixels of the side of a crop.
+        json: print the folders as JSON.
+    """
+    folders = []
+    for each in tokenizers:
+        resized = registry.load(each, size)
+        folders.append(each.absolute().with_name(resized.spec.modality))
+        if not folders[-1].exists():
+            with whole_folder(folders[-1]) as aside:
+                resized.save(aside)
+    if json:
+        write_json([str(each) for each in folders])
+        return
+    for each in folders:
+        console.print(str(each))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from tests.train.labelled import Labelled, make_labelled
 from tests.train.world import World, make_world
 
 from fourmill.manifests.dataset import Dataset
@@ -89,6 +90,27 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """With real tokenizers, and a trained run."""
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Labelled:
+    """With labels and tokenizers of every kind that can be edited or compared."""
+    return make_labelled(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="session")
+def labelled_run(labelled: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML file of a run of one step that sees and predicts everything."""
+    return labelled.train(tmp_path_factory.mktemp("labelled-run"))
+
+
+@pytest.fixture(scope="session")
+def labelled_superres(labelled: Labelled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML file of a run of one step whose targets are twice as large as its inputs."""
+    large = ["tok_rgb@64", "tok_depth@64"]
+    inputs = ["tok_caption", "tok_rgb@32", "tok_depth@32", *large]
+    folder = tmp_path_factory.mktemp("labelled-superres")
+    return labelled.train(folder, inputs=inputs, targets=large)
 
 
 @pytest.fixture
