@@ -41,7 +41,7 @@ relabel: setup ## another expert for a modality, compared, its tokens again: ROO
 	$(BIN)/fourmill relabel $(ROOT) $(LABELER) --png $(PANEL) $(if $(GIVEN_CONFIG),--config $(CONFIG))
 
 test: setup ## what a user relies on
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

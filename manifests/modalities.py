@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from fourmill.manifests.class_names import ADE20K, COCO_PANOPTIC, NYU40
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 
 
@@ -276,6 +277,12 @@ _BUILT_IN = (
     ),
     _stored("truth_instances", Kind.INSTANCES, "png", 1),
     _stored("truth_det", Kind.BOXES, "json"),
+    # what people wrote and measured in the public sets that models are judged by
+    _stored("truth_semseg_coco", Kind.CLASSES, "png", len(COCO_PANOPTIC), classes=COCO_PANOPTIC),
+    _stored("truth_semseg_ade20k", Kind.CLASSES, "png", len(ADE20K), classes=ADE20K),
+    _stored("truth_semseg_nyu40", Kind.CLASSES, "png", len(NYU40), classes=NYU40),
+    _stored("truth_imagenet", Kind.STRUCTURE, "json"),
+    _stored("truth_captions", Kind.STRUCTURE, "json"),
     # what 4M-7 and 4M-21 see
     _pixels(224, 16),
     _pixels(448, 16),

@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench": ("fourmill.pipeline.commands.bench:bench", "what is claimed, measured"),
     "train": ("fourmill.train.commands:train", "train 4M on a dataset's tokens"),
     "predict": ("fourmill.train.commands:predict", "what a trained 4M predicts, as pictures"),
-    "generate": ("fourmill.train.commands:generate", "any modalities from any others"),
+    "generate": ("fourmill.train.generating:generate", "any modalities from any others"),
     "convert": ("fourmill.train.commands:convert", "models to and from the reference's files"),
 }
 

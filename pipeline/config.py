@@ -79,8 +79,8 @@ class CorpusConfig(_Section):
     """Where the images come from, what is left out, and how they are cut into shards."""
 
     sources: tuple[str, ...] = Field(
-        description="folders, tars, parquet files, lists of URLs (any fsspec URL), or "
-        "builtin:NAME?option=value"
+        description="folders, tars, parquet files, lists of URLs (any fsspec URL), "
+        "builtin:NAME?option=value, or a public set and its folder, such as coco:/data/coco"
     )
     samples_per_shard: int = Field(default=1000, ge=1, description="items per shard")
     held_out: float = Field(

@@ -6,6 +6,7 @@ may be made again, and the bytes are the same.
 """
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from fourmill.manifests.modalities import modality
 from fourmill.manifests.snapshots import Producer, Snapshot
 from fourmill.manifests.summaries import summarise
 from fourmill.pipeline.admission import Treatment, admit_all
-from fourmill.pipeline.sources.base import Item, RawSample, Source
+from fourmill.pipeline.sources.base import FarSource, Item, LargeSource, RawSample, Source
 from fourmill.pipeline.steps import code_version
 from fourmill.pipeline.work import failure
 
@@ -33,6 +34,7 @@ OWN = ("rgb", "caption", "source")
 """What every corpus gives."""
 
 METRIC_DEPTH = Encoding(scale=0.0005)  # half a millimetre a step, 32.7 m at most
+_STEPS = 65_535  # of stored depth
 
 OnProgress = Callable[[int, int], None]
 """Called with (items done, items failed)."""
@@ -90,10 +92,15 @@ def plan_ingest(
     their names. Within a split the items are ordered by a hash too, so that every shard is a fair
     sample of all sources; those that are read together are ordered together.
 
+    Args:
+        samples_per_shard: fewer, where the samples of a source are large.
+
     Raises:
         SourceError: a source cannot be read.
     """
     treatment = treatment or Treatment()
+    large = [each.most_in_shard for each in sources if isinstance(each, LargeSource)]
+    samples_per_shard = min([samples_per_shard, *large])
     names = source_names(sources)
     entries: dict[str, list[tuple[str, str, int, Item]]] = {}
     digest = hashlib.sha256()
@@ -157,7 +164,11 @@ def ingest(
         return dataset.head
     writers = {
         name: dataset.writer(
-            modality(name), plan.producer, {}, num_shards=len(plan.shards), encoding=_encoding(name)
+            modality(name),
+            plan.producer,
+            {},
+            num_shards=len(plan.shards),
+            encoding=_encoding(name, plan.sources),
         )
         for name in plan.modalities
     }
@@ -252,7 +263,7 @@ def _commit(
     failures: Sequence[Failure],
     started: float,
 ) -> None:
-    definition = writer.lineage.definition
+    definition, encoding = writer.lineage.definition, writer.lineage.encoding
     recorded = list(failures)
     payloads: list[bytes] = []
     valid: list[bool] = []
@@ -269,18 +280,19 @@ def _commit(
             if isinstance(value, SampleError):
                 raise value
             check_label(definition, value)
-            payloads.append(encode_label(definition, value, _encoding(name)))
+            payloads.append(encode_label(definition, value, encoding))
             valid.append(True)
             labels.append(value)
         except SampleError as error:
             payloads.append(empty_label(definition))
             valid.append(False)
-            if not name.startswith("truth_"):  # photographs beside renderings have no exact labels
+            # photographs beside renderings have no exact labels, which is no failure
+            if value is not None or not name.startswith("truth_"):
                 recorded.append(failure(key, error))
     extensions = [image_format(each.image) for each in samples] if name == "rgb" else None
     writer.commit(
         index, keys, payloads=payloads, valid=valid, failures=recorded, extensions=extensions,
-        statistics=summarise(definition, labels, encoding=_encoding(name)), inputs=digest,
+        statistics=summarise(definition, labels, encoding=encoding), inputs=digest,
         seconds=time.perf_counter() - started, worker="",
     )  # fmt: skip
 
@@ -293,8 +305,13 @@ def _value(name: str, sample: RawSample) -> Any:
     return sample.labels.get(name)
 
 
-def _encoding(name: str) -> Encoding:
-    return METRIC_DEPTH if name == "truth_depth" else Encoding()
+def _encoding(name: str, sources: Sequence[Source]) -> Encoding:
+    """Steps of half a millimetre, or of as many millimetres as the farthest source needs."""
+    if name != "truth_depth":
+        return Encoding()
+    farthest = max((each.farthest for each in sources if isinstance(each, FarSource)), default=0.0)
+    steps = math.ceil(1000 * farthest / _STEPS)
+    return Encoding(scale=steps / 1000) if steps else METRIC_DEPTH
 
 
 def _held_out(orders: Sequence[str], share: float) -> set[str]:

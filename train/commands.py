@@ -113,51 +113,6 @@ def predict(
     say(f"wrote {out / 'predictions.png'}, {out / 'curves.png'}, {out / 'predictions.json'}")
 
 
-def generate(
-    config: Positional[Path],
-    inputs: tuple[str, ...] = (),
-    targets: tuple[str, ...] = (),
-    samples: int = 8,
-    out: Path = Path("generated.png"),
-    temperature: float = 0.0,
-    guidance: float = 1.0,
-    seed: int = 0,
-    set: tuple[str, ...] = (),
-) -> None:
-    """Any modalities from any others, for held-out samples, as one picture.
-
-    Args:
-        config: the YAML file that the model was trained with.
-        inputs: what the model is given; pixels by default.
-        targets: what it generates; everything else by default.
-        samples: how many held-out samples.
-        out: the picture.
-        temperature: 0 takes the likeliest tokens; 1 draws them as likely as they are.
-        guidance: how closely the inputs are followed; 1 is as learned.
-        seed: of the draws.
-        set: replaced options of the section `train`.
-    """
-    from dataclasses import replace
-
-    from fourmill.train.panels import draw_panels
-    from fourmill.train.predict import Predictor, pixel_inputs
-    from fourmill.train.schedules import default_step
-
-    predictor = Predictor(load_train_config(config, assignments(set, "train")))
-    domains = predictor.domains
-    given = list(inputs) or pixel_inputs(domains) or list(domains.inputs[:1])
-    wanted = list(targets) or [name for name in domains.targets if name not in given]
-    steps = {}
-    for name in wanted:
-        usual = default_step(domains.modality(name))
-        steps[name] = replace(usual, temperature=temperature, guidance=guidance)
-    rows = predictor.pick(samples)
-    predictions = predictor.predict(given, wanted, rows, steps=steps, seed=seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw_panels(predictions, given).save(out)
-    say(f"wrote {out}")
-
-
 def convert(
     source: Positional[str],
     target: Positional[Path],

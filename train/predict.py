@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,14 @@ from numpy.typing import NDArray
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.labels import Label
-from fourmill.manifests.modalities import Masking, Modality, modality
-from fourmill.tokenize.base import Tokenizer
-from fourmill.tokenize.registry import load
+from fourmill.manifests.modalities import Masking, Modality
 from fourmill.train import runs
-from fourmill.train.checkpoint import load_weights
+from fourmill.train.batch import Batch
 from fourmill.train.config import TrainConfig
-from fourmill.train.devices import autocast, choose_device, choose_dtype
 from fourmill.train.domains import Domains
-from fourmill.train.generate import Conditions, generate
+from fourmill.train.generate import Conditions
 from fourmill.train.loader import TokenLoader
-from fourmill.train.loop import build_model
-from fourmill.train.model import FourM
+from fourmill.train.sampler import Sampler, run_folder
 from fourmill.train.schedules import GenerationStep, default_step
 
 
@@ -59,6 +56,39 @@ class Predictions:
     truth: dict[str, NDArray[np.int64]]
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Some samples of a split, with their centre crops.
+
+    Attributes:
+        batch: what the model may be given of them, and what it is compared with.
+        images: the crops as pictures.
+    """
+
+    keys: list[str]
+    batch: Batch
+    images: list[UInt8[np.ndarray, "size size 3"]]
+
+
+def held_out(where: str | Path, domains: Domains, count: int) -> HeldOut:
+    """Samples of the split `val` that a run was judged on, spread evenly over it.
+
+    Args:
+        where: the run's folder, or the YAML file that it was trained with.
+
+    Raises:
+        ConfigError: there is no run, or its dataset is not there.
+    """
+    folder = Path(run_folder(where))
+    run = runs.read_run(folder) if folder.is_dir() else None
+    if run is None:
+        raise ConfigError(
+            f"{where}: no folder of a run, which would say what was held out: say what is given"
+        )
+    loader = _open(run, domains, "val")
+    return _read(loader, domains, _spread(len(loader), count))
+
+
 class Predictor:
     """A trained model with the data and the tokenizers that belong to it.
 
@@ -68,22 +98,21 @@ class Predictor:
 
     def __init__(self, config: TrainConfig) -> None:
         run = runs.read_run(config.out)
-        found = runs.checkpoints(config.out)
-        if run is None or not found:
+        if run is None or not runs.checkpoints(config.out):
             raise ConfigError(f"{config.out} holds no trained model: `fourmill train` makes one")
         self.config = config
+        self.sampler = Sampler.load(
+            config.out,
+            config.tokenizers if config.tokenizers.is_dir() else None,
+            config.device,
+            config.dtype,
+        )
         self.domains: Domains = run.domains
-        self.device = choose_device(config.device)
-        self.dtype = choose_dtype(config.dtype, self.device)
-        self.model: FourM = build_model(run.domains, run.config.model).to(self.device).eval()
-        load_weights(found[0], self.model)
-        self._dataset = Dataset.open(config.root)
-        self._snapshot = self._dataset.snapshot(run.snapshot)
+        self._run = run
 
     def pick(self, count: int, split: str = "val") -> list[int]:
         """Rows spread evenly over a split."""
-        size = len(self._loader(split))
-        return sorted({int(each) for each in np.linspace(0, size - 1, min(count, size))})
+        return _spread(len(self._loader(split)), count)
 
     def predict(
         self,
@@ -106,48 +135,52 @@ class Predictor:
         """
         for name in (*inputs, *targets):
             self.domains.index(name)
-        loader = self._loader(split)
-        batch = loader.rows(np.array(rows, np.int64))
-        conditions = Conditions.of(batch.to(self.device), inputs)
+        found = _read(self._loader(split), self.domains, rows)
+        conditions = Conditions.of(found.batch.to(self.sampler.device), inputs)
         generated, by_target, truths = {}, {}, {}
         for name in targets:
             step = (steps or {}).get(name) or default_step(self.domains.modality(name))
-            with autocast(self.device, self.dtype):
-                tokens = generate(self.model, conditions, [step], seed)[name].cpu().numpy()
+            tokens = self.sampler.generate(conditions, [step], seed)[name].cpu().numpy()
             generated[name] = tokens
-            truth = batch.tokens[name].numpy().astype(np.int64)
-            valid = batch.valid[name].tolist()
+            truth = found.batch.tokens[name].numpy().astype(np.int64)
             truths[name] = truth
-            by_target[name] = self._decode(name, truth, valid, tokens)
-        sizes = [each.input_size for each in self.domains.modalities if each.input_size]
-        images = loader.images(np.array(rows, np.int64), max(sizes, default=112))
-        keys = loader.keys
-        chosen = [keys[row] for row in rows]
-        return Predictions(chosen, list(images), by_target, generated, truths)
+            by_target[name] = self._decode(name, truth, found.batch.valid[name].tolist(), tokens)
+        return Predictions(found.keys, found.images, by_target, generated, truths)
 
     def _decode(
         self, name: str, truth: NDArray[Any], valid: list[bool], tokens: NDArray[Any]
     ) -> Prediction:
-        definition = self.domains.modality(name)
-        folder = self.config.tokenizers / name
-        if not folder.exists():
-            labels: list[Label | None] = [
-                row if is_valid else None for row, is_valid in zip(truth, valid, strict=True)
-            ]
-            return Prediction(definition, labels, list(tokens))
-        tokenizer: Tokenizer = load(folder)
-        decoded = tokenizer.detokenize(truth)
-        labels = [row if is_valid else None for row, is_valid in zip(decoded, valid, strict=True)]
-        stored = modality(tokenizer.spec.reads)
-        return Prediction(stored, labels, list(tokenizer.detokenize(tokens)))
+        labels = [
+            row if is_valid else None
+            for row, is_valid in zip(self.sampler.decode(name, truth), valid, strict=True)
+        ]
+        guesses: list[Label | None] = [*self.sampler.decode(name, tokens)]
+        return Prediction(self.sampler.stored(name), labels, guesses)
 
     def _loader(self, split: str) -> TokenLoader:
-        return TokenLoader(
-            self._dataset, self._snapshot, self.domains, split, batch_size=1,
-            threads=torch.get_num_threads(),
-        )  # fmt: skip
+        return _open(self._run, self.domains, split, self.config.root)
 
 
 def pixel_inputs(domains: Domains) -> list[str]:
     """The inputs that are pixels."""
     return [name for name in domains.inputs if domains.modality(name).masking is Masking.PIXELS]
+
+
+def _spread(size: int, count: int) -> list[int]:
+    return sorted({int(each) for each in np.linspace(0, size - 1, min(count, size))})
+
+
+def _open(run: runs.Run, domains: Domains, split: str, root: str | None = None) -> TokenLoader:
+    dataset = Dataset.open(root or run.config.root)
+    return TokenLoader(
+        dataset, dataset.snapshot(run.snapshot), domains, split, batch_size=1,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _read(loader: TokenLoader, domains: Domains, rows: Sequence[int]) -> HeldOut:
+    numbers = np.array(rows, np.int64)
+    sizes = [each.input_size for each in domains.modalities if each.input_size]
+    images = loader.images(numbers, max(sizes, default=112))
+    keys = loader.keys
+    return HeldOut([keys[row] for row in rows], loader.rows(numbers), list(images))

@@ -55,12 +55,14 @@ def ingest(
     """Raw corpus → `rgb`, `caption` and what else the source has.
 
     Examples: `fourmill ingest ~/Pictures data/mine`, `fourmill ingest cc12m.tsv s3://b/cc12m`,
-    `fourmill ingest builtin:photos data/photos`.
+    `fourmill ingest builtin:photos data/photos`,
+    `fourmill ingest coco:/data/coco?split=val data/coco`.
 
     Args:
         source: a folder of images (captions in `a.txt` beside `a.jpg`, or in one CSV or JSON
-            table), tars, parquet files, a list of URLs (tsv, csv, parquet), or
-            `builtin:NAME?option=value` (photos, composites, rooms).
+            table), tars, parquet files, a list of URLs (tsv, csv, parquet),
+            `builtin:NAME?option=value` (photos, composites, rooms), or a public set with its labels
+            and where it lies, `NAME:PATH?option=value` (ade20k, coco, diode, imagenet, nyu).
         root: the dataset to make; any fsspec URL.
         samples_per_shard: items in one shard.
         held_out: share of the items for the split `val`, where the source knows no split.

@@ -91,6 +91,36 @@ class BatchSource(Source, Protocol):
         """
 
 
+@runtime_checkable
+class FarSource(Source, Protocol):
+    """A corpus with depth beyond the 32 metres that are kept at half a millimetre."""
+
+    @property
+    def farthest(self) -> float:
+        """Metres of the largest `truth_depth`."""
+
+
+@runtime_checkable
+class LargeSource(Source, Protocol):
+    """A corpus of samples so large that few of them are a shard, which is held in memory."""
+
+    @property
+    def most_in_shard(self) -> int:
+        """Samples of one shard."""
+
+
+def read_alone(source: BatchSource, item: Item) -> RawSample:
+    """One item of a corpus that reads many at once.
+
+    Raises:
+        SampleError: what kept it from being read.
+    """
+    (reading,) = source.read_many([item])
+    if isinstance(reading, SampleError):
+        raise reading
+    return reading
+
+
 def read_all(source: Source, items: Sequence[Item]) -> Sequence[Reading]:
     """The items' samples, or what kept each from being read, in their order."""
     if isinstance(source, BatchSource):

@@ -1,6 +1,7 @@
 """Labels that lie beside pictures: `a/b.thermal.npy` is the label `thermal` of `a/b.jpg`."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,27 +68,32 @@ def read_labels(
     labels: dict[str, Label | SampleError] = {}
     for each in definitions:
         found = next((file for ending in endings(each) if (file := find(ending))), None)
-        if found is not None:
-            try:
-                if isinstance(found, SampleError):
-                    raise found
-                labels[each.name] = _checked(each, *found, image)
-            except SampleError as error:
-                labels[each.name] = error
+        if isinstance(found, SampleError):
+            labels[each.name] = found
+        elif found is not None:
+            labels[each.name] = checked(each, found[0], image, partial(_read, each, *found))
     return labels
 
 
-def _checked(definition: Modality, file: str, data: bytes, image: bytes) -> Label:
+def checked(
+    definition: Modality, file: str, image: bytes, read: Callable[[], Label]
+) -> Label | SampleError:
+    """What `read` returns, or what is wrong with it: of another type, range or proportions than
+    the modality and the picture ask for, or not readable at all.
+
+    Args:
+        file: where the label comes from, for messages.
+        image: the picture's bytes.
+        read: may raise SampleError or ValueError.
+    """
     try:
-        label = _read(definition, file, data)
+        label = read()
         problem = find_problem(definition, label) or _shape_problem(definition, label, image)
     except SampleError as error:
         problem = error.reason
     except ValueError as error:
         problem = f"not readable as {definition.kind.value}: {error}"
-    if problem:
-        raise SampleError(definition.name, f"{file}: {problem}")
-    return label
+    return SampleError(definition.name, f"{file}: {problem}") if problem else label
 
 
 def _read(definition: Modality, file: str, data: bytes) -> Label:

@@ -13,7 +13,7 @@ import fsspec
 
 from fourmill.manifests.errors import SampleError, SourceError
 from fourmill.manifests.modalities import Modality
-from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.base import Item, RawSample, Reading, read_alone
 from fourmill.pipeline.sources.beside import endings, read_labels
 from fourmill.pipeline.sources.origin import CAPTION_COLUMNS, caption_of, origin_of
 
@@ -81,10 +81,7 @@ class FolderSource:
 
     def read(self, item: Item) -> RawSample:
         """The image's bytes as they are, and its caption if there is one."""
-        (reading,) = self.read_many([item])
-        if isinstance(reading, SampleError):
-            raise reading
-        return reading
+        return read_alone(self, item)
 
     def read_many(self, items: Sequence[Item]) -> list[Reading]:
         """The images and captions; from an object store, some files at a time."""

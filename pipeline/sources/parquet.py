@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fourmill.manifests.errors import SampleError, SourceError
-from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.base import Item, RawSample, Reading, read_alone
 from fourmill.pipeline.sources.files import find_files, open_place
 from fourmill.pipeline.sources.origin import caption_of, origin_of
 
@@ -60,10 +60,7 @@ class ParquetSource:
 
     def read(self, item: Item) -> RawSample:
         """The row's image and text."""
-        (reading,) = self.read_many([item])
-        if isinstance(reading, SampleError):
-            raise reading
-        return reading
+        return read_alone(self, item)
 
     def read_many(self, items: Sequence[Item]) -> list[Reading]:
         """The rows' images and texts; each row group is read once."""

@@ -1,4 +1,4 @@
-"""From what a user writes (`~/Pictures`, `builtin:photos?count=100`, `*.tar`) to a source."""
+"""From what a user writes (`~/Pictures`, `builtin:photos`, `coco:/data/coco`) to a source."""
 
 from collections.abc import Sequence
 from urllib.parse import parse_qsl
@@ -15,6 +15,7 @@ from fourmill.pipeline.sources.files import find_files, open_place
 from fourmill.pipeline.sources.folder import FolderSource
 from fourmill.pipeline.sources.lists import url_column
 from fourmill.pipeline.sources.parquet import IMAGE_COLUMNS, ParquetSource
+from fourmill.pipeline.sources.sets import SETS, open_set
 from fourmill.pipeline.sources.urls import UrlListSource
 from fourmill.pipeline.sources.webdataset import WebDatasetSource
 
@@ -29,7 +30,8 @@ def open_source(
     """The source that a user means.
 
     Args:
-        text: `builtin:NAME?option=value&…`; a `.tar`, `.parquet`, `.tsv` or `.csv` file or glob; or
+        text: `builtin:NAME?option=value&…`; a public set and where it lies, such as
+            `coco:/data/coco?split=val`; a `.tar`, `.parquet`, `.tsv` or `.csv` file or glob; or
             a folder, which may hold images, tars or parquet files.
         download: how the pictures of a list of URLs are fetched.
         filters: what of such a list need not be fetched.
@@ -37,12 +39,15 @@ def open_source(
         labels: modalities whose labels lie beside the pictures, in folders and in tars.
 
     Raises:
-        ConfigError: an option that is not a whole number.
+        ConfigError: an option that is not known, or whose value means nothing.
         SourceError: nothing is there.
     """
     if text.startswith("builtin:"):
         name, _, query = text.removeprefix("builtin:").partition("?")
         return open_builtin(name, **_options(query, text))
+    public = open_set(text)
+    if public is not None:
+        return public
     suffix = text[text.rfind(".") :]
     if suffix == ".tar":
         return WebDatasetSource(text, labels)
@@ -54,7 +59,8 @@ def open_source(
     fs, root = fsspec.core.url_to_fs(text)
     if not fs.exists(root):
         raise SourceError(
-            f"{text}: no such folder or file; built-in corpora are written builtin:NAME"
+            f"{text}: no such folder or file; built-in corpora are written builtin:NAME, public "
+            f"sets NAME:PATH with one of {', '.join(SETS)}"
         )
     names = [str(each) for each in fs.ls(root, detail=False)] if fs.isdir(root) else []
     if any(each.endswith(".tar") for each in names):

@@ -10,7 +10,7 @@ from fourmill.manifests.errors import SampleError, SourceError
 from fourmill.pipeline.config import DownloadConfig, FilterConfig
 from fourmill.pipeline.download.answers import Fetched
 from fourmill.pipeline.filters import refuse_listed
-from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.base import Item, RawSample, Reading, read_alone
 from fourmill.pipeline.sources.files import find_files, open_place
 from fourmill.pipeline.sources.lists import Block, blocks_of, read_block, row_text, url_column
 from fourmill.pipeline.sources.origin import caption_of, origin_of
@@ -72,10 +72,7 @@ class UrlListSource:
 
     def read(self, item: Item) -> RawSample:
         """The picture of one row."""
-        (reading,) = self.read_many([item])
-        if isinstance(reading, SampleError):
-            raise reading
-        return reading
+        return read_alone(self, item)
 
     def read_many(self, items: Sequence[Item]) -> list[Reading]:
         """The pictures of the rows, downloaded together unless their answers are in the archive.

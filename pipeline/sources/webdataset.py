@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from fourmill.manifests.errors import SampleError
 from fourmill.manifests.modalities import Modality
-from fourmill.pipeline.sources.base import Item, RawSample, Reading
+from fourmill.pipeline.sources.base import Item, RawSample, Reading, read_alone
 from fourmill.pipeline.sources.beside import endings, read_labels
 from fourmill.pipeline.sources.files import find_files, open_place
 from fourmill.pipeline.sources.origin import caption_of, origin_of
@@ -73,10 +73,7 @@ class WebDatasetSource:
 
     def read(self, item: Item) -> RawSample:
         """The image and its text: `.txt`, or the caption in `.json`."""
-        (reading,) = self.read_many([item])
-        if isinstance(reading, SampleError):
-            raise reading
-        return reading
+        return read_alone(self, item)
 
     def read_many(self, items: Sequence[Item]) -> list[Reading]:
         """The images and texts; each tar is opened once and read from front to back."""

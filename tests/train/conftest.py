@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from tests.train.world import World, make_world
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.labels import decode_image, encode_label
@@ -82,6 +83,12 @@ def write_dataset(root: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write_dataset(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """With real tokenizers, and a trained run."""
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
