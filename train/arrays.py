@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, ShardError
-from fourmill.manifests.marks import kept_rows
 from fourmill.manifests.modalities import Modality
 from fourmill.manifests.shards import Shard
 from fourmill.manifests.snapshots import Snapshot
@@ -81,21 +80,6 @@ class Rows:
         """The rows' numbers in the whole snapshot: what masks and crops are keyed by."""
         ids: NDArray[np.int64] = self._first_ids[places.shard] + places.local
         return ids
-
-    def kept(self, marks: str) -> NDArray[np.int64]:
-        """The rows whose samples a modality of marks keeps, in order; shards of an object store are
-        fetched for it, one by one.
-
-        Raises:
-            UnknownNameError: the snapshot has no such modality.
-            ConfigError: it holds no marks.
-        """
-        found = [
-            int(start) + row
-            for number, start in enumerate(self.starts[:-1])
-            for row in sorted(kept_rows(self.shard(marks, number)))
-        ]
-        return np.array(found, np.int64)
 
     def shard(self, modality: str, number: int) -> Shard:
         """One of the shards."""

@@ -26,6 +26,7 @@ from fourmill.train.batch import Batch
 from fourmill.train.cache import ShardCache
 from fourmill.train.domains import CONTINUOUS, Domains
 from fourmill.train.groups import GroupedShuffle
+from fourmill.train.marked import kept
 from fourmill.train.members import Vectors
 from fourmill.train.order import Shuffle, below, hashed
 from fourmill.train.pixels import PixelReader
@@ -170,7 +171,7 @@ class TokenLoader(Loader):
         self.batch_size = batch_size
         self.seed = seed
         self._first_id = first_id
-        self._kept = None if where is None else self._rows.kept(where)
+        self._kept = None if where is None else kept(self._rows, where)
         usable, starts = len(self._rows), self._rows.starts
         if self._kept is not None:
             usable, starts = len(self._kept), np.searchsorted(self._kept, starts)
