@@ -6,15 +6,18 @@ crops: the engine on two CPUs makes tokens of ten crops of each stored picture, 
 that opens each picture, cuts its crops with Pillow, and runs the same network on them. The network
 is that of the demo (tokens of 8 pixels, a linear encoder), and a transformer, which leaves little
 to win but the second CPU. write: tokens that are there, checked, summarised and committed by one
-process, in shards of ten crops and of one. decode: three tokenizers of one picture in one run,
-beside a run for one of them: how much more the others cost than their own work shows whether
-pictures are decoded once.
+process, in shards of ten crops and of one; beside it, what no writer of such shards can do without:
+one copy of a shard's bytes, their SHA-256, and a plain file of them that is on the disk. decode:
+three tokenizers of one picture in one run, beside a run for one of them: how much more the others
+cost than their own work shows whether pictures are decoded once.
 
 Baseline and candidate take turns, and the median of the ratios counts. The start of Ray and of
 workers is not counted.
 """
 
+import hashlib
 import io
+import os
 import shutil
 import statistics
 import tempfile
@@ -33,6 +36,7 @@ from results import Result, show_parts
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.modalities import modality
+from fourmill.manifests.shards import shard_name
 from fourmill.pipeline.engine import Engine
 from fourmill.pipeline.plan import plan_wave
 from fourmill.pipeline.steps import CropStep, TokenizeStep
@@ -112,7 +116,7 @@ class Bench:
             outcomes = [{step.name: row} for row in rows]
             keys = [f"{row:08d}" for row in range(len(rows))]
             writer = dataset.writer(definition, step.producer(), {}, self.options.repeats)
-            seconds = []
+            seconds, least = [], []
             for shard in range(self.options.repeats):
                 started = time.perf_counter()
                 blocks = [
@@ -124,10 +128,18 @@ class Bench:
                 ]  # fmt: skip
                 commit_shard(writer, shard, blocks)
                 seconds.append(time.perf_counter() - started)
-            rate = len(rows) / statistics.median(seconds)
+                written = Path(dataset.url) / writer.folder / shard_name(shard)
+                least.append(_least_seconds(written.read_bytes(), self.folder / "plain"))
+            rate, floor = (len(rows) / statistics.median(each) for each in (seconds, least))
             yield Result(
                 f"tokenize/write/{name}", round(rate), "samples/s", "the goal", 50_000,
                 round(rate / 50_000, 3), 1.0,
+            )  # fmt: skip
+            shares = [one / other for one, other in zip(least, seconds, strict=True)]
+            yield Result(
+                f"tokenize/write-share/{name}", round(rate), "samples/s",
+                "a copy, SHA-256 and a plain file", round(floor),
+                round(statistics.median(shares), 3), 0,
             )  # fmt: skip
 
     def decode(self) -> Iterator[Result]:
@@ -195,6 +207,19 @@ class Bench:
         shards = [self.corpus.shard("rgb", index) for index in range(4)]
         keys = [key for each in shards for key in each.keys]
         return keys, [bytes(each.payload(row)) for each in shards for row in range(len(each.keys))]
+
+
+def _least_seconds(data: bytes, place: Path) -> float:
+    """For one copy of a shard's bytes, their digest, and a file of them, whole on the disk."""
+    place.unlink(missing_ok=True)
+    started = time.perf_counter()
+    copied = bytearray(data)
+    hashlib.sha256(copied).hexdigest()
+    with place.open("wb") as file:
+        file.write(copied)
+        file.flush()
+        os.fsync(file.fileno())
+    return time.perf_counter() - started
 
 
 def _faster(name: str, pairs: Sequence[tuple[float, float]], baseline: str, goal: float) -> Result:

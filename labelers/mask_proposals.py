@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8, UInt16
+from jaxtyping import Bool, UInt8
 
 from fourmill.labelers.base import LabelerSpec
 from fourmill.labelers.transformers_network import TransformersNetwork
@@ -101,13 +101,3 @@ class MaskProposer:
                     outputs.pred_masks.float(), [rgb.shape[:2]], binarize=False, **sizes
                 )
                 yield logits, outputs.iou_scores[0].float()
-
-
-def as_instances(
-    masks: list[Bool[np.ndarray, "H W"]], size: tuple[int, int]
-) -> UInt16[np.ndarray, "H W"]:
-    """Masks painted over each other, the smallest last: 1, 2, … by size, 0 where none is."""
-    plane = np.zeros(size, np.uint16)
-    for number, mask in enumerate(sorted(masks, key=lambda each: -int(each.sum())), 1):
-        plane[mask] = number
-    return plane

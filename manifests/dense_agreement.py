@@ -84,11 +84,18 @@ def angles(
     one: UInt8[np.ndarray, "h w 3"], other: UInt8[np.ndarray, "h2 w2 3"]
 ) -> Float[np.ndarray, "h3 w3"]:
     """Degrees between the vectors; NaN where either is unknown."""
-    ours, theirs = (each.astype(np.float64) / 127.5 - 1 for each in nearest(one, other))
+    first, second = nearest(one, other)
+    known = known_normals(first) & known_normals(second)
+    ours, theirs = (each.astype(np.float64) / 127.5 - 1 for each in (first, second))
     lengths = [np.linalg.norm(each, axis=-1) for each in (ours, theirs)]
-    known = (lengths[0] > _UNKNOWN_LENGTH) & (lengths[1] > _UNKNOWN_LENGTH)
     cosine = (ours * theirs).sum(axis=-1) / np.where(known, lengths[0] * lengths[1], 1)
     return np.asarray(np.where(known, np.degrees(np.arccos(np.clip(cosine, -1, 1))), np.nan))
+
+
+def known_normals(normals: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Where there is a vector: the zero vector means unknown."""
+    lengths = np.linalg.norm(normals.astype(np.float64) / 127.5 - 1, axis=-1)
+    return np.asarray(lengths > _UNKNOWN_LENGTH)
 
 
 def edges(one: UInt8[np.ndarray, "h w"], other: UInt8[np.ndarray, "h2 w2"]) -> dict[str, float]:
@@ -147,13 +154,18 @@ def confusion(
 
 def classes(confusion: Int64[np.ndarray, "256 256"]) -> dict[str, float]:
     """`agreement`, the share of places with one class, and `mean_iou` over classes that occur."""
+    shares, total = iou_by_class(confusion), int(confusion.sum())
+    return {
+        "agreement": int(confusion.diagonal().sum()) / total if total else float("nan"),
+        "mean_iou": _mean(shares[~np.isnan(shares)]),
+    }
+
+
+def iou_by_class(confusion: Int64[np.ndarray, "256 256"]) -> Float[np.ndarray, "256"]:
+    """Intersection over union of every class; NaN of those that neither side has."""
     hits = confusion.diagonal()
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
-    total = int(confusion.sum())
-    return {
-        "agreement": int(hits.sum()) / total if total else float("nan"),
-        "mean_iou": _mean(hits[union > 0] / union[union > 0]),
-    }
+    return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
 
 
 def instances(
@@ -250,9 +262,17 @@ def fit(
     one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
     """The other one, scaled and shifted to be as near to the first as can be (least squares)."""
+    scale, shift = scale_and_shift(one, other)
+    return np.asarray(scale * other + shift)
+
+
+def scale_and_shift(
+    one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
+) -> tuple[float, float]:
+    """What `fit` does to the other one."""
     columns = np.stack([other.ravel(), np.ones(other.size)], axis=1)
-    scale_shift, *_ = np.linalg.lstsq(columns, one.ravel(), rcond=None)
-    return np.asarray((columns @ scale_shift).reshape(other.shape))
+    (scale, shift), *_ = np.linalg.lstsq(columns, one.ravel(), rcond=None)
+    return float(scale), float(shift)
 
 
 def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _SETTINGS = (".json", ".txt", ".model", ".jinja")
 _WEIGHTS = (".safetensors", ".bin")  # the first of which a folder has any
+_PIPELINE = "model_index.json"  # of diffusers: what lies in the folders beside it
 # the same weights once more, in another precision or under another name
 _AGAIN = (".fp16.", ".bf16.", ".non_ema.", "consolidated.")
 
@@ -34,7 +35,7 @@ class HubWeights:
         id: `<org>/<name>`.
         revision: the commit that is meant; `None` takes what is current when it is fetched first.
         folders: those inside the repository that belong to the model (of diffusers: `unet`, `vae`,
-            …); files beside them are always read.
+            …); files beside them are always read, but for weights beside a pipeline's parts.
     """
 
     id: str
@@ -175,6 +176,8 @@ class HubWeights:
         for group in ("", *self.folders):
             ours = [n for n in groups.get(group, []) if not any(each in n for each in _AGAIN)]
             wanted += [name for name in ours if name.endswith(_SETTINGS)]
+            if not group and _PIPELINE in ours:
+                continue  # its parts once more, in one file of another form
             wanted += next(filter(None, ([n for n in ours if n.endswith(w)] for w in _WEIGHTS)), [])
         return sorted(wanted)
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fourmill.manifests.modalities import Kind, Modality
+from fourmill.manifests.run_lengths import is_masks, read_masks
 
 UNKNOWN_CLASS = 255
 
@@ -35,7 +36,7 @@ def find_problem(modality: Modality, value: object) -> str | None:
     if kind is Kind.STRUCTURE:
         if not isinstance(value, (dict, list)):
             return f"found {type(value).__name__}, expected a dict or a list"
-        return _json_problem(value)
+        return _json_problem(value) or (_masks_problem(value) if is_masks(modality) else None)
     if not isinstance(value, np.ndarray):
         return f"found {type(value).__name__}, expected an array"
     if kind is Kind.TOKENS:
@@ -152,6 +153,14 @@ def _instance_problem(instance: dict[Any, Any]) -> str | None:
     if not (isinstance(instance.get("class_name"), str) and instance["class_name"]):
         return f"class_name is {instance.get('class_name')!r}, expected a name"
     return None if _is_share(score) else f"score is {score!r}, expected 0 to 1"
+
+
+def _masks_problem(value: object) -> str | None:
+    try:
+        read_masks(value)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _is_share(value: object) -> bool:

@@ -291,7 +291,7 @@ _BUILT_IN = (
     _text("metadata", Kind.STRUCTURE, "json", 40, chunks=True),
     _text("human_poses", Kind.STRUCTURE, "json", 275),
     _text("color_palette", Kind.STRUCTURE, "json", 23),
-    _text("sam_instance", Kind.STRUCTURE, "npy", 290),
+    _text("sam_instance", Kind.STRUCTURE, "json", 290),
     Modality(
         "t5_caption", Kind.SEQUENCE, "t5_caption", "npz", Masking.EMBEDDING, 0, 77, channels=4096
     ),

@@ -142,6 +142,27 @@ def load_modalities(entries: Sequence[object], place: str) -> list[ModalityFile]
     return found
 
 
+def declare_in(values: dict[str, Any], place: str) -> None:
+    """Make known the `modalities` of a configuration, which then stand in it in full.
+
+    Args:
+        values: of the configuration, changed in place.
+        place: its file, for messages.
+
+    Raises:
+        ConfigError: not a list, or as `load_modality`.
+    """
+    declared = values.get("modalities") or []
+    if not isinstance(declared, list):
+        raise ConfigError(f"{place}: modalities: found {declared!r}, expected a list")
+    values["modalities"] = load_modalities(declared, place)
+
+
+def losses_of(files: Sequence[ModalityFile]) -> dict[str, dict[LossName, float]]:
+    """By modality, the losses that files name for its tokenizer."""
+    return {each.name: each.losses for each in files if each.losses}
+
+
 def _declare(
     values: Mapping[str, Any], place: str, section: str = ""
 ) -> tuple[ModalityFile, Modality]:

@@ -5,6 +5,7 @@ mode 0644, owner 0, empty owner names and time 0, and with tar's usual end: zero
 of 10,240 bytes, two blocks at least.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ _CHECKSUM = slice(148, 156)
 
 
 def _empty_header() -> NDArray[np.uint8]:
+    """Without a name, a size and a checksum."""
     header = bytearray(BLOCK)
     header[100:108] = b"0000644\0"  # mode
     header[108:116] = header[116:124] = b"0000000\0"  # owner, group
@@ -37,6 +39,7 @@ def _empty_header() -> NDArray[np.uint8]:
 
 
 _HEADER = _empty_header()
+_HEADER_SUM = int(_HEADER.sum(dtype=np.int64))
 
 
 def member_bytes(size: int) -> int:
@@ -83,30 +86,42 @@ def keys_digest(keys: Sequence[str]) -> str:
     return sha256_bytes("".join(f"{key}\n" for key in keys).encode())
 
 
-def pack_array(keys: Sequence[str], extension: str, array: NDArray[Any]) -> memoryview:
+def pack_array(
+    keys: Sequence[str], extension: str, array: NDArray[Any] | Sequence[NDArray[Any]]
+) -> memoryview:
     """An archive of npy members, one row of `array` each, all of one size.
 
     Args:
         keys: one a row.
-        array: `[samples, *shape]` of numbers; stored little-endian.
+        array: `[samples, *shape]` of numbers, stored little-endian; or parts of it, one after
+            another, which then need not be copied together first.
 
     Raises:
-        ShardError: keys that are not allowed, or not as many as rows.
+        ShardError: keys that are not allowed, or not as many as rows; parts that differ.
     """
-    _check(keys, len(array))
-    rows = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    header = npy_header(rows.dtype, rows.shape[1:])
-    record = rows.reshape(len(rows), -1).view(np.uint8) if rows.size else rows.view(np.uint8)
-    size = len(header) + (record.shape[1] if rows.size else 0)
-    stride = member_bytes(size)
-    whole = np.zeros(archive_bytes(len(rows) * stride), np.uint8)
-    members = whole[: len(rows) * stride].reshape(len(rows), stride)
+    parts = [array] if isinstance(array, np.ndarray) else list(array)
+    count = sum(map(len, parts))
+    _check(keys, count)
+    kinds = {(each.dtype, each.shape[1:]) for each in parts}
+    if len(kinds) != 1:
+        raise ShardError(f"found parts of {len(kinds)} types and shapes, expected one")
+    dtype, shape = parts[0].dtype.newbyteorder("<"), parts[0].shape[1:]
+    header = npy_header(dtype, shape)
+    start = BLOCK + len(header)
+    stop = start + math.prod(shape) * dtype.itemsize
+    stride = member_bytes(stop - BLOCK)
+    whole = np.zeros(archive_bytes(count * stride), np.uint8)
+    members = whole[: count * stride].reshape(count, stride)
     members[:, :BLOCK] = member_headers(
-        _names(keys, [extension]), np.full(len(rows), size, np.int64)
+        _names(keys, [extension]), np.full(count, stop - BLOCK, np.int64)
     )
-    members[:, BLOCK : BLOCK + len(header)] = np.frombuffer(header, np.uint8)
-    if rows.size:
-        members[:, BLOCK + len(header) : BLOCK + size] = record
+    members[:, BLOCK:start] = np.frombuffer(header, np.uint8)
+    row = 0
+    for part in parts:
+        if part.size:
+            rows = np.ascontiguousarray(part, dtype).reshape(len(part), -1)
+            members[row : row + len(part), start:stop] = rows.view(np.uint8)
+        row += len(part)
     return whole.data
 
 
@@ -143,11 +158,15 @@ def _check(keys: Sequence[str], count: int) -> None:
 
 def member_headers(names: Sequence[str], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The tar headers of members, `[members, 512]`."""
-    headers = np.tile(_HEADER, (len(names), 1))
-    encoded = np.array([name.encode() for name in names], f"S{NAME_BYTES}")
-    headers[:, :NAME_BYTES] = encoded.view(np.uint8).reshape(len(names), NAME_BYTES)
-    headers[:, 124:135] = _octal(sizes, 11)
-    headers[:, 148:154] = _octal(headers.sum(axis=1, dtype=np.int64), 6)
+    headers = np.empty((len(names), BLOCK), np.uint8)
+    headers[:] = _HEADER
+    encoded = np.array(names, f"S{NAME_BYTES}").view(np.uint8).reshape(len(names), NAME_BYTES)
+    size = _octal(sizes, 11)
+    headers[:, :NAME_BYTES] = encoded
+    headers[:, 124:135] = size
+    # all else is as in the empty header, whose sum is known
+    sums = _HEADER_SUM + encoded.sum(axis=1, dtype=np.int64) + size.sum(axis=1, dtype=np.int64)
+    headers[:, 148:154] = _octal(sums, 6)
     headers[:, 154] = 0
     return headers
 

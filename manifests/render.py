@@ -23,7 +23,8 @@ from fourmill.manifests.colouring import (
 from fourmill.manifests.framing import PAGE, Box, frame_of, placed, resized
 from fourmill.manifests.labels import Label
 from fourmill.manifests.lettering import INK, drawable, font, line_height, write
-from fourmill.manifests.modalities import Kind, Masking, Modality
+from fourmill.manifests.modalities import Kind, Masking, Modality, modality
+from fourmill.manifests.run_lengths import is_masks, paint_masks, read_masks
 
 
 def render(
@@ -45,6 +46,8 @@ def render(
     """
     if label is None:
         return missing_card(size)
+    if is_masks(definition):
+        definition, label = modality("instances"), _painted(label)
     if definition.kind in _PLANES or _is_token_grid(definition, label):
         return _plane(definition, label, size, image, like)
     return card(definition, label, size, image)
@@ -130,6 +133,11 @@ _PLANES = frozenset({*(each for each in Kind if each.is_dense), Kind.VECTOR, Kin
 _BLOCKY = frozenset({
     Kind.CLASSES, Kind.INSTANCES, Kind.FEATURE_MAP, Kind.TOKENS, Kind.VECTOR, Kind.SEQUENCE,
 })  # fmt: skip
+
+
+def _painted(label: Label) -> NDArray[np.uint16]:
+    masks = [each.mask() for each in read_masks(label)]
+    return paint_masks(masks, masks[0].shape if masks else (1, 1))
 
 
 def _is_token_grid(definition: Modality, label: Label) -> bool:

@@ -1,6 +1,7 @@
 """Writing a version, shard by shard, from any number of processes, any of which may be killed."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -92,7 +93,7 @@ class VersionWriter:
         index: int,
         keys: Sequence[str],
         payloads: Sequence[bytes] | None = None,
-        array: NDArray[Any] | None = None,
+        array: NDArray[Any] | Sequence[NDArray[Any]] | None = None,
         *,
         valid: Sequence[bool] | None = None,
         failures: Sequence[Failure] = (),
@@ -106,7 +107,8 @@ class VersionWriter:
 
         Args:
             payloads: bytes of the members, `empty_label` where there is none; or
-            array: `[samples, *shape]` for records of one size, anything where there is none.
+            array: `[samples, *shape]` for records of one size, or parts of it one after another;
+                anything where there is none.
             valid: one a sample; all by default.
             inputs: for versions without sources, what the shard is made of, as text.
             extensions: one a member, where they differ from the modality's.
@@ -124,28 +126,35 @@ class VersionWriter:
         layout: dict[str, Any]
         if array is not None:
             data: bytes | memoryview = pack_array(keys, extension, array)
-            layout = _array_layout(array)
+            layout = _array_layout(array if isinstance(array, np.ndarray) else array[0])
         else:
             assert payloads is not None
             data = pack_members(keys, extensions or [extension], payloads)
             layout = {"member_sizes": tuple(map(len, payloads))}
-        record = ShardRecord(
-            index=index,
-            samples=len(keys),
-            bytes=len(data),
-            sha256=sha256_bytes(data),
-            keys_sha256=keys_digest(keys),
-            invalid_rows=tuple(row for row, each in enumerate(valid or ()) if not each),
-            failed=len(failures),
-            inputs_sha256=self._inputs(index, inputs),
-            producer_sha256=self.lineage.producer.digest,
-            statistics=dict(statistics or {}),
-            seconds=seconds,
-            worker=worker,
-            **layout,
-        )
-        self._refuse_other_keys(record)
-        self._put(record, data, failures)
+        keys_sha256 = keys_digest(keys)
+        self._refuse_other_keys(index, keys_sha256)
+        # beside the writing, which waits for a disk or a network
+        with ThreadPoolExecutor(1) as beside:
+            digest = beside.submit(sha256_bytes, data)
+            self._put_shard(index, data)
+            record = ShardRecord(
+                index=index,
+                samples=len(keys),
+                bytes=len(data),
+                sha256=digest.result(),
+                keys_sha256=keys_sha256,
+                invalid_rows=tuple(row for row, each in enumerate(valid or ()) if not each),
+                failed=len(failures),
+                inputs_sha256=self._inputs(index, inputs),
+                producer_sha256=self.lineage.producer.digest,
+                statistics=dict(statistics or {}),
+                seconds=seconds,
+                worker=worker,
+                **layout,
+            )
+        commit = Commit(record=record, failures=tuple(failures))
+        place = _record_path(self.folder, index)
+        self._storage.write(place, commit.model_dump_json().encode())
         return record
 
     def finish(self) -> VersionEntry:
@@ -203,15 +212,11 @@ class VersionWriter:
         self._storage.remove(f"{self.folder}/{RECORDS}")
         return finished.entry
 
-    def _put(
-        self, record: ShardRecord, data: "bytes | memoryview", failures: Sequence[Failure]
-    ) -> None:
-        commit = Commit(record=record, failures=tuple(failures))
-        place = _record_path(self.folder, record.index)
+    def _put_shard(self, index: int, data: "bytes | memoryview") -> None:
         self._begin()
-        self._storage.remove_file(place)  # it must not vouch for bytes that it has not seen
-        self._storage.write(self._path(record.index), data)
-        self._storage.write(place, commit.model_dump_json().encode())
+        # the record must not vouch for bytes that it has not seen
+        self._storage.remove_file(_record_path(self.folder, index))
+        self._storage.write(self._path(index), data)
 
     def _begin(self) -> None:
         """Say what the folder is to hold before anything else is in it."""
@@ -229,12 +234,12 @@ class VersionWriter:
             )
         self._has_begun = True
 
-    def _refuse_other_keys(self, record: ShardRecord) -> None:
+    def _refuse_other_keys(self, index: int, keys_sha256: str) -> None:
         for name, source in self._sources.items():
             expected = _source_columns(self.url, source.folder, source.content_sha256)[1]
-            if expected[record.index] != record.keys_sha256:
+            if expected[index] != keys_sha256:
                 raise AlignmentError(
-                    f"{self._path(record.index)}: its keys are not those of {name} "
+                    f"{self._path(index)}: its keys are not those of {name} "
                     f"({source.folder}), or not in the same order"
                 )
 

@@ -37,6 +37,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("fourmill.train.commands:train", "train 4M on a dataset's tokens"),
     "predict": ("fourmill.train.commands:predict", "what a trained 4M predicts, as pictures"),
     "generate": ("fourmill.train.generating:generate", "any modalities from any others"),
+    "evaluate": (
+        "fourmill.train.evaluation.commands:evaluate", "how well a trained 4M predicts truths"
+    ),
     "convert": ("fourmill.train.commands:convert", "models to and from the reference's files"),
 }
 

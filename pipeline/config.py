@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from fourmill.manifests import configs
-from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modality_files import ModalityFile, load_modalities
+from fourmill.manifests.modality_files import ModalityFile, declare_in, losses_of
 
 
 class _Section(BaseModel):
@@ -136,8 +135,8 @@ class TextTokenizerConfig(_Section):
     )
     codecs: dict[str, str] = Field(
         default_factory=dict,
-        description="tokenizers of poses and masks that human_poses and sam_instance are written "
-        "with, by modality: a folder or a published id",
+        description="tokenizers of poses and masks that human_poses and sam_instance (or "
+        "instances) are written with, by modality: a folder or a published id",
     )
 
 
@@ -201,15 +200,12 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunCo
     loaded = configs.read_yaml(path)
     for dotted, value in (overrides or {}).items():
         configs.assign(loaded, dotted, value)
-    declared = loaded.get("modalities") or []
-    if not isinstance(declared, list):
-        raise ConfigError(f"{path}: modalities: found {declared!r}, expected a list")
-    loaded["modalities"] = load_modalities(declared, str(path))
+    declare_in(loaded, str(path))
     return _with_losses(configs.validate(RunConfig, loaded, str(path)))
 
 
 def _with_losses(config: RunConfig) -> RunConfig:
-    losses = {each.name: each.losses for each in config.modalities if each.losses}
+    losses = losses_of(config.modalities)
     if not losses:
         return config
     images = [

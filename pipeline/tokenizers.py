@@ -95,7 +95,8 @@ def _refuse_other_modality(place: Path, found: TokenizerSpec, wanted: Modality) 
 
 def missing_texts(config: TokenizeConfig, folder: Path) -> list[str]:
     """Text-like modalities whose tokenizers are not there yet."""
-    return [each for each in config.text.modalities if not (folder / f"tok_{each}").is_dir()]
+    names = config.text.modalities
+    return [each for each in names if not (folder / registry.text_token_name(each)).is_dir()]
 
 
 def train_texts(dataset: Dataset, config: TokenizeConfig, folder: Path) -> None:

@@ -7,7 +7,7 @@ Shapes: B batch, C channels, H and W pixels, L latent width, T steps.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,11 @@ Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 _OF_DIFFUSERS = {
     "linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2",
 }  # fmt: skip
+PREDICTS: dict[str, Literal["image", "noise", "velocity"]] = {
+    "sample": "image", "epsilon": "noise", "v_prediction": "velocity",
+}  # fmt: skip
+"""What diffusers, and the reference, call what is predicted."""
+
 _SHIFTED = "shifted_cosine:"
 _ENDS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # first and last beta
 _LOG_RATIO = 15.0  # of signal to noise, the largest of a shifted cosine, as in the reference
@@ -64,6 +69,31 @@ class DiffusionConfig(BaseModel):
         default=True,
         description="leave nothing of the values at the last step, as sampling begins with nothing",
     )
+
+    @staticmethod
+    def of_diffusers(settings: Mapping[str, Any]) -> "DiffusionConfig":
+        """That of a scheduler of diffusers, from its `scheduler_config.json`.
+
+        Raises:
+            ValueError: noise that grows otherwise than any of `betas`, or another prediction.
+        """
+        names = {theirs: ours for ours, theirs in _OF_DIFFUSERS.items()}
+        betas = names.get(settings.get("beta_schedule", "linear"), "")
+        ends = settings.get("beta_start", 1e-4), settings.get("beta_end", 0.02)
+        predicts = PREDICTS.get(settings.get("prediction_type", "epsilon"))
+        is_known = betas == "cosine" or (betas in _ENDS and ends == _ENDS[betas])
+        if not is_known or predicts is None or settings.get("trained_betas") is not None:
+            found = {
+                name: settings.get(name)
+                for name in ("beta_schedule", "beta_start", "beta_end", "prediction_type")
+            }
+            raise ValueError(f"found {found}, expected betas {', '.join(_OF_DIFFUSERS)} as usual")
+        return DiffusionConfig(
+            betas=betas,
+            steps=settings.get("num_train_timesteps", 1000),
+            predicts=predicts,
+            zero_snr=bool(settings.get("rescale_betas_zero_snr", False)),
+        )
 
     @model_validator(mode="after")
     def _says_something(self) -> "DiffusionConfig":

@@ -20,8 +20,10 @@ from torch.nn import functional as F
 from fourmill.manifests import dense_agreement
 from fourmill.manifests.modalities import Kind
 
-LOWER_IS_BETTER = frozenset({"abs_error", "abs_rel", "mean_degrees", "median_degrees"})
-"""Metrics of these names, and of names that begin with `lpips` or `rfid`, are errors."""
+LOWER_IS_BETTER = frozenset({
+    "abs_error", "abs_rel", "l1", "mean_degrees", "mean_difference", "median_degrees", "rmse",
+})  # fmt: skip
+"""Metrics of these names, and of names that begin with `fid`, `lpips` or `rfid`, are errors."""
 
 _WINDOW, _SIGMA = 11, 1.5  # of structural similarity, in pixels (Wang et al. 2004)
 _STRENGTHS = tuple(step / 10 for step in range(1, 10))  # of the range, from which on edges are
@@ -34,7 +36,7 @@ def is_error(metric: str) -> bool:
     >>> is_error("psnr"), is_error("abs_rel"), is_error("lpips_efficientnet_lite0")
     (False, True, True)
     """
-    return metric in LOWER_IS_BETTER or metric.startswith(("lpips", "rfid"))
+    return metric in LOWER_IS_BETTER or metric.startswith(("fid", "lpips", "rfid"))
 
 
 def measure(kind: Kind, decoded: Tensor, inputs: Tensor) -> dict[str, float]:

@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
@@ -33,7 +33,7 @@ from fourmill.tokenize.autoencoder import (
 from fourmill.tokenize.base import Tokenizer
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.diffused import DiffusionTokenizer
-from fourmill.tokenize.diffusion import DiffusionConfig, Sampling
+from fourmill.tokenize.diffusion import PREDICTS, DiffusionConfig, Sampling
 from fourmill.tokenize.divae import DiVAE, DiVAEConfig
 from fourmill.tokenize.encoder_only import EncoderOnly
 from fourmill.tokenize.masks import MaskTokenizer
@@ -72,9 +72,6 @@ _UNETS = {"unet_patched": UNetConfig()}
 """Decoders by diffusion that are supported, by `dec_type`."""
 
 _BETAS = {"squaredcos_cap_v2": "cosine"}
-_PREDICTS: dict[str, Literal["image", "noise", "velocity"]] = {
-    "sample": "image", "epsilon": "noise", "v_prediction": "velocity",
-}  # fmt: skip
 _DECODER = "decoder."
 
 # settings that the training calls otherwise than the networks do
@@ -316,15 +313,15 @@ def _diffusion(settings: Mapping[str, Any]) -> DiffusionConfig:
     # what is not said is as the reference's constructor has it, not as its recipes
     betas = str(settings.get("beta_schedule", "squaredcos_cap_v2"))
     predicts = settings.get("prediction_type", "v_prediction")
-    if predicts not in _PREDICTS:
+    if predicts not in PREDICTS:
         raise ConfigError(
-            f"found prediction_type {predicts!r}, expected one of {', '.join(_PREDICTS)}"
+            f"found prediction_type {predicts!r}, expected one of {', '.join(PREDICTS)}"
         )
     is_shifted = betas.startswith("shifted_cosine:")
     return DiffusionConfig(
         betas=_BETAS.get(betas, betas),
         steps=settings.get("num_train_timesteps", 1000),
-        predicts=_PREDICTS[predicts],
+        predicts=PREDICTS[predicts],
         # a shifted schedule ends with noise alone whatever the setting says
         zero_snr=is_shifted or settings.get("zero_terminal_snr", True),
     )

@@ -22,6 +22,7 @@ _CLASSES = {
     "vq": ("vq", "VQTokenizer"),
     "vq-encoder": ("vq", "EncoderOnlyTokenizer"),
     "diffusion": ("diffused", "DiffusionTokenizer"),
+    "controlled": ("controlled", "ControlledTokenizer"),
     "vectors": ("vectors", "VectorTokenizer"),
     "text": ("text", "TextTokenizer"),
     "boxes": ("boxes", "BoxesTokenizer"),
@@ -33,9 +34,10 @@ _CLASSES = {
 }
 _TEXT_KINDS = {
     "caption": "text", "det": "boxes", "color_palette": "palette", "metadata": "metadata",
-    "human_poses": "poses", "sam_instance": "instances",
+    "human_poses": "poses", "sam_instance": "instances", "instances": "instances",
 }  # fmt: skip
-_CODED = ("human_poses", "sam_instance")
+_CODED = ("human_poses", "sam_instance", "instances")
+_WRITTEN_AS = {"instances": "sam_instance"}  # what is written in the words of another
 PUBLISHER = "EPFL-VILAB/"
 """How the ids of tokenizers that belong to the reference implementation begin."""
 
@@ -100,6 +102,15 @@ def weights_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def text_token_name(name: str) -> str:
+    """What the tokens of a text-like modality are called.
+
+    >>> text_token_name("caption"), text_token_name("instances")
+    ('tok_caption', 'tok_sam_instance')
+    """
+    return f"tok_{_WRITTEN_AS.get(name, name)}"
+
+
 def save_text_tokenizers(
     folder: Path,
     vocabulary: "Vocabulary",
@@ -111,8 +122,8 @@ def save_text_tokenizers(
     """Write a tokenizer of each text-like modality into `folder/tok_<modality>`.
 
     Args:
-        modalities: some of caption, det, color_palette, metadata, human_poses, sam_instance, or
-            others whose kind is text or boxes.
+        modalities: some of caption, det, color_palette, metadata, human_poses, sam_instance (or
+            instances, which has the same tokens), or others whose kind is text or boxes.
         min_score: of boxes.
         max_tokens: by modality, the end included; those of the reference where it says nothing.
         codecs: tokenizers of the codes that poses and instances are spelled with, by modality;
@@ -123,13 +134,19 @@ def save_text_tokenizers(
 
     Raises:
         UnknownNameError: a modality that is not text-like.
-        ConfigError: a modality without the codec that it needs, or with another.
+        ConfigError: a modality without the codec that it needs, or with another; two whose tokens
+            have one name.
     """
     from fourmill.manifests.modalities import modality, modality_names
 
     for name in codecs or {}:
         if name not in _CODED:
             raise UnknownNameError("modality that is written in codes", name, _CODED)
+    if {"instances", "sam_instance"} <= set(modalities):
+        raise ConfigError(
+            "found instances and sam_instance, which both become tok_sam_instance: take "
+            "sam_instance for masks that overlap, or instances for planes of numbers"
+        )
     folders = {}
     for name in modalities:
         kind = _TEXT_KINDS.get(name)
@@ -138,11 +155,12 @@ def save_text_tokenizers(
         if kind is None:
             raise UnknownNameError("text-like modality", name, _TEXT_KINDS)
         config: dict[str, Any] = {"min_score": min_score} if kind == "boxes" else {}
-        if name not in _TEXT_KINDS:
+        if name not in _TEXT_KINDS or name == "sam_instance":
             config["definition"] = modality(name)
         if codecs and name in codecs:
             config["codec"] = codecs[name]
-        length = (max_tokens or {}).get(name, modality(name).max_tokens)
+        usual = modality(_WRITTEN_AS.get(name, name)).max_tokens
+        length = (max_tokens or {}).get(name, usual)
         make: type[WordTokenizer] = _class_of(kind)
         tokenizer = make(vocabulary, length, **config)
         folders[name] = folder / tokenizer.spec.modality

@@ -84,7 +84,9 @@ def cut(
     return standardise_depth(cropped) if definition.kind is Kind.DEPTH else cropped
 
 
-def standardise_depth(depth: Float[np.ndarray, "K S S"]) -> Float[np.ndarray, "K S S"]:
+def standardise_depth(
+    depth: Float[np.ndarray, "K height width"],
+) -> Float[np.ndarray, "K height width"]:
     """Each crop with mean 0 and deviation 1, its extremes aside; at most `DEPTH_LIMIT`."""
     ordered = np.sort(depth.reshape(len(depth), -1).astype(np.float64), axis=1)
     cut_off = int(_TRIMMED * ordered.shape[1])

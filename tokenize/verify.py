@@ -40,8 +40,11 @@ def reconstruction_errors(
 
     Returns:
         By row, the mean over its crops (of the first alone, where decoding is slow); nothing where
-        a tokenizer has no measure, no decoder, or not the packages that decoding needs.
+        a tokenizer has no measure, no decoder, not the packages that decoding needs, or decodes by
+        a model of gigabytes that tokens need not be made with.
     """
+    if tokenizer.spec.kind == "controlled":
+        return {}
     is_slow = tokenizer.spec.kind == "diffusion"
     share = _SHARE_OF_SLOW if is_slow else _SHARE
     rows = [row for row, key in enumerate(keys) if uniforms(1, "decoded again", key)[0] < share]

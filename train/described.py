@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from fourmill.manifests import configs, modalities
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import Masking, Modality
-from fourmill.train.domains import Domains
-from fourmill.train.exchange import Names, reference_name
+from fourmill.train.domains import Domains, reference_name
+from fourmill.train.exchange import Names
 from fourmill.train.model import FourM, ModelShape
 
 OWN = "fourmill"

@@ -92,7 +92,17 @@ def num_positions(modality: Modality) -> int:
 
 def position_limit(modality: Modality) -> int:
     """From this position on the decoder gives a token the embedding of position 0."""
-    return min(num_positions(modality), _POSITION_LIMITS.get(modality.name, modality.max_tokens))
+    limit = _POSITION_LIMITS.get(reference_name(modality), modality.max_tokens)
+    return min(num_positions(modality), modality.max_tokens, limit)
+
+
+def reference_name(modality: Modality) -> str:
+    """What the reference calls it: the text of a dataset's `tok_caption` is its `caption`.
+
+    What is tokenized may be called otherwise: `tok_sam_instance` may be of `instances`.
+    """
+    is_text = modality.masking in SEQUENCES and modality.token_of is not None
+    return modality.name.removeprefix("tok_") if is_text else modality.name
 
 
 def continuous_width(modality: Modality) -> int:

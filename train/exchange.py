@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modalities import Masking, Modality
+from fourmill.manifests.modalities import Masking
 from fourmill.train.blocks import GatedMLP
-from fourmill.train.domains import SEQUENCES, Domains
+from fourmill.train.domains import Domains, reference_name
 from fourmill.train.model import FourM
 
 Names = dict[str, Tensor]
@@ -31,8 +31,7 @@ def to_reference(model: FourM, values: Mapping[str, Tensor] | None = None) -> Na
     given = dict(model.named_parameters()) if values is None else values
     named: Names = {}
     for name, value in given.items():
-        for reference_name, view in _views(model, name, value):
-            named[reference_name] = view
+        named.update(_views(model, name, value))
     return named
 
 
@@ -110,12 +109,6 @@ def load_reference(model: FourM, state: Mapping[str, Tensor], where: str = "chec
     with torch.no_grad():
         for name, view in views.items():
             view.copy_(state[name])
-
-
-def reference_name(modality: Modality) -> str:
-    """What the reference calls it: the text of a dataset's `tok_caption` is its `caption`."""
-    is_text = modality.masking in SEQUENCES and modality.token_of is not None
-    return modality.token_of or modality.name if is_text else modality.name
 
 
 def rename_modalities(state: Mapping[str, Tensor], names: Mapping[str, str]) -> Names:

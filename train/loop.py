@@ -44,7 +44,8 @@ from fourmill.train.tensors import local, placed_as, swap, whole
 from fourmill.train.unigrams import unigram_losses
 from fourmill.train.warm import start_from
 
-_EVAL_SEED = 1_000_003  # of masks of the evaluation, which no training masks should share
+EVAL_SEED = 1_000_003
+"""Added to a run's seed for masks of its evaluation, which no training masks should share."""
 
 _UNIGRAM_SAMPLES = 2000  # that frequencies of tokens are counted on, at most
 
@@ -136,7 +137,7 @@ class _Trainer:
         self.dtype = choose_dtype(config.dtype, process.device)
         self.loader, self.val_loader = open_loaders(run, torch.get_num_threads())
         self.masking = Masking(run.domains, config.masking, config.seed)
-        self.val_masking = Masking(run.domains, config.masking, config.seed + _EVAL_SEED)
+        self.val_masking = Masking(run.domains, config.masking, config.seed + EVAL_SEED)
         self.model = build_model(run.domains, config.model, config.seed).to(process.device)
         found = checkpoint.load_last(config.out, self.model)
         if found is None and config.init_from is not None:

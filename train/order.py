@@ -78,3 +78,14 @@ def _mix(x: Hashes) -> Hashes:
 @lru_cache(maxsize=256)
 def _start(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """Numbers below `count`: all, or `limit` of them at even distances.
+
+    >>> spread(10, 4), spread(3, 4)
+    ([0, 3, 6, 9], [0, 1, 2])
+    """
+    if limit is None or limit >= count:
+        return list(range(count))
+    return sorted({int(each) for each in np.linspace(0, count - 1, limit)})

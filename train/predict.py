@@ -20,6 +20,7 @@ from fourmill.train.config import TrainConfig
 from fourmill.train.domains import Domains
 from fourmill.train.generate import Conditions
 from fourmill.train.loader import TokenLoader
+from fourmill.train.order import spread
 from fourmill.train.sampler import Sampler, run_folder
 from fourmill.train.schedules import GenerationStep, default_step
 
@@ -86,7 +87,7 @@ def held_out(where: str | Path, domains: Domains, count: int) -> HeldOut:
             f"{where}: no folder of a run, which would say what was held out: say what is given"
         )
     loader = _open(run, domains, "val")
-    return _read(loader, domains, _spread(len(loader), count))
+    return _read(loader, domains, spread(len(loader), count))
 
 
 class Predictor:
@@ -112,7 +113,7 @@ class Predictor:
 
     def pick(self, count: int, split: str = "val") -> list[int]:
         """Rows spread evenly over a split."""
-        return _spread(len(self._loader(split)), count)
+        return spread(len(self._loader(split)), count)
 
     def predict(
         self,
@@ -164,10 +165,6 @@ class Predictor:
 def pixel_inputs(domains: Domains) -> list[str]:
     """The inputs that are pixels."""
     return [name for name in domains.inputs if domains.modality(name).masking is Masking.PIXELS]
-
-
-def _spread(size: int, count: int) -> list[int]:
-    return sorted({int(each) for each in np.linspace(0, size - 1, min(count, size))})
 
 
 def _open(run: runs.Run, domains: Domains, split: str, root: str | None = None) -> TokenLoader:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+
+_SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,36 @@ def progress_bar(title: str, steps: int) -> Iterator[OnProgress]:
             bar.update(task, completed=progress.step)
 
         yield report
+
+
+@contextmanager
+def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What shows how many of some pieces of work are done, at what rate, and the time left.
+
+    Yields:
+        What is to be told how many more are done.
+    """
+    columns = (
+        TextColumn("{task.description:>20}"), BarColumn(bar_width=32), MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", style="cyan"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    is_terminal = sys.stderr.isatty()
+    with Bar(*columns, console=Console(stderr=True), disable=not is_terminal) as bar:
+        task = bar.add_task(title, total=total, note="")
+        began = told = time.monotonic()
+        done = 0
+
+        def count(more: int) -> None:
+            nonlocal done, told
+            done, now = done + more, time.monotonic()
+            rate = done / max(now - began, 1e-9)
+            bar.update(task, completed=done, note=f"{rate:.1f}/s")
+            if not is_terminal and (done == total or now - told > _SECONDS_BETWEEN_LINES):
+                left = f", {(total - done) / rate:.0f} s left" if done < total else ""
+                say(f"  {title}: {done} of {total} ({rate:.1f}/s{left})")
+                told = now
+
+        yield count
 
 
 def say(text: str) -> None:

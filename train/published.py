@@ -76,15 +76,24 @@ def open_published(where: str | Path, weights: Which = "model") -> Published:
     Raises:
         ConfigError, MissingPackageError: as there.
     """
-    file = _weights_file(located(where), weights)
+    file = weights_file(where, weights)
     metadata, tensors = _read(file)
-    run = _run_of(file)
+    run = run_of(file)
     if run is not None:
         shape = ModelShape(**run.config.model.model_dump(exclude={"preset"}))
         return Published(file, run.domains, shape, tensors, is_ours=True)
     settings = _settings(file, metadata)
     domains, shape = described_by(settings, tensors, file)
     return Published(file, domains, shape, tensors, is_ours=OWN in settings)
+
+
+def weights_file(where: str | Path, weights: Which = "model") -> Path:
+    """The file of the weights that `load_published` loads.
+
+    Raises:
+        ConfigError, MissingPackageError: as there.
+    """
+    return _file_in(located(where), weights)
 
 
 def hub_weights(where: str | Path) -> HubWeights | None:
@@ -114,7 +123,7 @@ def located(where: str | Path) -> Path:
     return path
 
 
-def _weights_file(path: Path, weights: Which) -> Path:
+def _file_in(path: Path, weights: Which) -> Path:
     if path.is_file():
         _refuse_pickle(path)
         return path
@@ -161,7 +170,7 @@ def _read(file: Path) -> tuple[dict[str, str], Names]:
     return metadata, tensors
 
 
-def _run_of(file: Path) -> runs.Run | None:
+def run_of(file: Path) -> runs.Run | None:
     """The run that a checkpoint's file belongs to."""
     folder = file.resolve().parent.parent
     return runs.read_run(folder.parent) if folder.name == "checkpoints" else None

@@ -15,7 +15,7 @@ class SAM(InstanceLabeler):
         name="sam",
         version=1,
         reads=("rgb",),
-        writes=("instances",),
+        writes=("instances", "sam_instance"),
         alternative=True,
         summary="masks of all things and parts, without names, by SAM ViT-H",
         licence="Apache-2.0",

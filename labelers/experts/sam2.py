@@ -12,7 +12,7 @@ class SAM2(InstanceLabeler):
         name="sam2",
         version=1,
         reads=("rgb",),
-        writes=("instances",),
+        writes=("instances", "sam_instance"),
         summary="masks of all things and parts, without names, by SAM 2.1 Hiera-L",
         licence="Apache-2.0",
         citation="Ravi et al. 2024, SAM 2, arXiv:2408.00714",

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import torch
 from tests.labelers.vocabularies import save_sentencepiece
 
 
@@ -41,6 +42,17 @@ def dinov2(folder: Path) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
+def imagebind(folder: Path) -> None:
+    from safetensors.torch import save_file
+    from tests.labelers.published_imagebind import PublishedImageBind
+
+    network = PublishedImageBind(width=1280, depth=1, heads=4, hidden=32)
+    other_sense = {"modality_trunks.audio.blocks.0.norm_1.weight": torch.ones(8)}
+    save_file(network.state_dict() | other_sense, folder / "model.safetensors")
+    about = {"vision_embed_dim": 1280, "vision_num_blocks": 1, "vision_num_heads": 4}
+    (folder / "config.json").write_text(json.dumps(about))
+
+
 def siglip2(folder: Path) -> None:
     from transformers import Siglip2Config, Siglip2ImageProcessor, Siglip2Model
 
@@ -75,6 +87,7 @@ BUILDERS = {
     "clip": clip,
     "clip-score": clip,
     "dinov2": dinov2,
+    "imagebind": imagebind,
     "siglip2": siglip2,
     "t5": t5,
 }

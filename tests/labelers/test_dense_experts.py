@@ -13,9 +13,9 @@ from fourmill.labelers.batches import in_equal_batches
 from fourmill.labelers.edge_thinning import thinned
 from fourmill.labelers.experts.normals_from_depth import normals_of
 from fourmill.labelers.experts.sam_edges import outline
-from fourmill.labelers.mask_proposals import as_instances
 from fourmill.labelers.relative_depth import relative_depth
 from fourmill.manifests.hub import HubWeights
+from fourmill.manifests.run_lengths import paint_masks, read_masks
 
 
 def photo(bench) -> NDArray[Any]:
@@ -105,8 +105,10 @@ def test_instances_are_the_masks_of_the_mask_generation_pipeline(name: str, benc
     theirs = task(bench, name, "mask-generation")(Image.fromarray(rgb), points_per_crop=4)
     masks = [np.asarray(each).astype(bool) for each in theirs["masks"]]
     assert masks, "the random network gives no mask that passes: the test would say nothing"
-    ours = label(bench, name, rgb=rgb)
-    assert (ours == as_instances(masks, rgb.shape[:2])).mean() > 0.999
+    (ours,) = bench.labeler(name).label([{"key": "x", "rgb": rgb}])
+    assert (ours["instances"] == paint_masks(masks, rgb.shape[:2])).mean() > 0.999
+    whole = [each.mask() for each in read_masks(ours["sam_instance"])]
+    assert np.mean(np.stack(whole) == np.stack(masks)) > 0.999
 
 
 def test_marigold_is_what_its_pipeline_says(bench) -> None:
@@ -164,7 +166,7 @@ def test_a_floor_seen_in_relative_depth_points_up() -> None:
 def test_the_smaller_of_two_masks_is_seen() -> None:
     large, small = np.zeros((2, 10, 10), bool)
     large[1:9, 1:9], small[3:5, 3:5] = True, True
-    plane = as_instances([small, large], (10, 10))
+    plane = paint_masks([small, large], (10, 10))
     assert plane[0, 0] == 0
     assert plane[2, 2] == 1
     assert (plane[3:5, 3:5] == 2).all()

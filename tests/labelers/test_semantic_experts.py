@@ -11,6 +11,7 @@ from PIL import Image
 
 from fourmill.labelers import registry
 from fourmill.labelers.detectors import coco_names
+from fourmill.manifests.errors import MissingPackageError
 
 CAT = np.ascontiguousarray(skimage.data.chelsea()[:280, 60:340])
 SQUARE = np.ascontiguousarray(CAT[28:252, 28:252])  # 224 x 224
@@ -97,6 +98,56 @@ def test_dinov2s_map_is_what_its_pipeline_says_of_the_patches(bench) -> None:
     np.testing.assert_allclose(labels["DINOv2-B14-global"], states[0], atol=1e-4)
     found = labels["DINOv2-B14"].reshape(768, -1).T
     np.testing.assert_allclose(found, np.array(states[1:]), atol=2e-3, rtol=2e-3)  # float16
+
+
+def test_imagebinds_features_are_those_of_the_network_that_its_checkpoint_is_of(bench) -> None:
+    from safetensors.torch import load_file
+    from tests.labelers.published_imagebind import PublishedImageBind
+
+    folder = folder_of(bench, "imagebind")
+    network = PublishedImageBind(width=1280, depth=1, heads=4, hidden=32).eval()
+    network.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    pixels = torch.from_numpy(SQUARE).permute(2, 0, 1)[None] / 255
+    mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    with torch.inference_mode():
+        (states,) = network((pixels - mean) / deviation)
+    labels = labelled(bench, "imagebind", SQUARE)
+    np.testing.assert_allclose(labels["ImageBind-H14-global"], states[0], atol=1e-4)
+    found = labels["ImageBind-H14"].reshape(1280, -1).T
+    np.testing.assert_allclose(found, states[1:], atol=2e-3, rtol=2e-3)  # float16
+    assert labelled(bench, "imagebind", CAT[:140])["ImageBind-H14"].shape == (1280, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("modality_trunks.vision.blocks.0.norm_2.bias"), "norm_2.bias"),
+        (lambda tensors: tensors.update({"modality_trunks.vision.gate": torch.ones(1)}), "gate"),
+        (
+            lambda tensors: tensors.update(
+                {"modality_trunks.vision.blocks.0.attn.in_proj_bias": torch.ones(7)}
+            ),
+            "in_proj_bias",
+        ),
+    ],
+)
+def test_another_network_than_imagebinds_is_refused(bench, tmp_path, change, message) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from fourmill.labelers.backbones.imagebind import load_imagebind
+
+    shutil.copytree(folder_of(bench, "imagebind"), tmp_path / "copy")
+    file = tmp_path / "copy" / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    with pytest.raises(MissingPackageError, match=f"(?s)does not hold ImageBind's.*{message}"):
+        load_imagebind(tmp_path / "copy")
+    (tmp_path / "copy" / "config.json").unlink()
+    with pytest.raises(MissingPackageError, match=r"config\.json"):
+        load_imagebind(tmp_path / "copy")
 
 
 def test_siglip2s_vector_is_that_of_the_whole_model_and_its_map_has_the_pictures_aspect(

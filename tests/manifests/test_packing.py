@@ -64,6 +64,16 @@ def test_a_column_ordered_array_gives_the_same_bytes():
     )
 
 
+def test_parts_are_packed_as_the_whole_is() -> None:
+    array = np.arange(5 * 6).reshape(5, 2, 3)
+    keys = list("abcde")
+    parts = [array[:2], array[2:2], array[2:]]
+    assert pack_array(keys, "npy", parts) == pack_array(keys, "npy", array)
+    for others in ([array[:2], array[2:].astype(np.int16)], [array[:2], array[2:, :1]], []):
+        with pytest.raises(ShardError, match=r"types and shapes, expected one|5 keys for 0"):
+            pack_array(keys, "npy", others)
+
+
 @settings(deadline=None, max_examples=30)
 @given(UNIQUE_KEYS, DTYPES, SHAPES)
 def test_any_array_comes_back_with_its_keys(tmp_path_factory, keys, dtype, shape):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.manifests.labels import check_label
 from fourmill.manifests.modalities import modality
+from fourmill.manifests.run_lengths import masks_label, read_masks
 from fourmill.tokenize import registry
 from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
 from fourmill.tokenize.instances import SamInstancesTokenizer
@@ -108,6 +109,80 @@ def test_points_are_drawn_by_key_and_crop(tokenizer):
     for row, crop in enumerate((WHOLE, FLIPPED)):
         ids = tokenizer.encode(label, "a", np.array(crop), SIZE)
         assert whole[0, row, : len(ids)].tolist() == ids
+
+
+@pytest.fixture(scope="module")
+def of_masks(vocabulary, codec):
+    return SamInstancesTokenizer(vocabulary, 290, codec, definition=modality("sam_instance"))
+
+
+def test_masks_that_do_not_overlap_say_what_their_plane_says(tokenizer, of_masks):
+    plane = ellipses((50, 70, 40, 35), (60, 160, 20, 25), (120, 150, 20, 20))
+    masks = masks_label([plane == value for value in (2, 1, 3)])
+    crops = [np.array([WHOLE, FLIPPED, [10, 20, 101, 77, 1], [3, 7, 120, 133, 0]])]
+    for key in "abcdefgh":
+        np.testing.assert_array_equal(
+            of_masks.tokenize([masks], crops, [SIZE], [key]),
+            tokenizer.tokenize([plane], crops, [SIZE], [key]),
+        )
+
+
+def test_a_point_in_several_masks_has_a_polygon_of_each(vocabulary, of_masks, codec):
+    whole = ellipses((75, 100, 70, 70)) > 0
+    part = ellipses((75, 100, 40, 30)) > 0
+    label = masks_label([part, whole])
+    tokenizer = SamInstancesTokenizer(
+        vocabulary, 2000, codec, size=150, points=40, definition=modality("sam_instance")
+    )
+    orders, counts = set(), set()
+    for phrase in spoken(tokenizer, ids_of(tokenizer, label)):
+        row, column = (int(each[3:]) for each in phrase[:2])
+        shown = [mask[:, 25:175] for mask in (whole, part)]
+        expected = {
+            tuple(f"v{axis}={corner}" for axis, corner in enumerate(box_of(mask)))
+            for mask in shown
+            if mask[row, column]
+        }
+        starts = [index for index, word in enumerate(phrase) if word == "polygon"]
+        found = [tuple(phrase[start + 1 : start + 5]) for start in starts]
+        assert set(found) == expected
+        assert len(found) == len(expected)
+        assert len(phrase) == (3 if not expected else 2 + 21 * len(expected))
+        counts.add(len(found))
+        orders.add(tuple(found))
+    assert counts == {0, 1, 2}
+    assert len(orders) == 4  # nothing, the whole alone, and both in either order
+    # what does not fit is left out whole
+    ids = ids_of(of_masks, masks_label([whole] * 20))
+    assert 289 - 21 < len(ids) <= 289
+    lengths = [len(each) for each in spoken(of_masks, ids)]
+    assert all(each == 3 or each % 21 == 2 for each in lengths)
+
+
+def test_with_a_codec_that_loses_nothing_masks_come_back_whole(vocabulary):
+    codec = _Faithful(modality("sam_mask"), VQAutoencoder(AutoencoderConfig(**SHAPE)))
+    tokenizer = SamInstancesTokenizer(
+        vocabulary, 8000, codec, points=150, definition=modality("sam_instance")
+    )
+    places = (112, 112, 90, 100), (80, 70, 30, 25), (150, 160, 25, 30)
+    masks = [ellipses(place, size=(224, 224)) > 0 for place in places]
+    crop = np.array([0, 0, 224, 224, 0])
+    tokens = tokenizer.encode(masks_label(masks[::-1]), "a", crop, (224, 224))
+    decoded = tokenizer.decode(tokens)
+    check_label(modality("sam_instance"), decoded)
+    found = [each.mask() for each in read_masks(decoded)]
+    assert len(found) == 3
+    for mask, again in zip(masks, found, strict=True):  # the largest box first
+        assert (mask & again).sum() / (mask | again).sum() > 0.95
+
+
+@given(st.lists(st.integers(0, 4_400), max_size=80))
+@settings(deadline=None, max_examples=20)
+def test_any_ids_decode_to_masks(of_masks, ids):
+    words = [id for word in of_masks.words for id in of_masks.word(word)]
+    mixed = [words[each % len(words)] if each % 7 == 0 else each for each in ids]
+    (label,) = of_masks.detokenize(np.array([mixed], np.int64))
+    check_label(modality("sam_instance"), label)
 
 
 def test_tiny_instances_are_none_and_points_that_do_not_fit_are_left_out(vocabulary, codec):
@@ -225,8 +300,21 @@ def test_a_folder_keeps_vocabulary_and_codec(tokenizer, codec, vocabulary, tmp_p
         tmp_path, vocabulary, ["sam_instance", "human_poses"], codecs=codecs
     )
     definition = registry.load(folders["sam_instance"]).token_modality
-    assert (definition.name, definition.token_of) == ("tok_sam_instance", "instances")
+    assert (definition.name, definition.token_of) == ("tok_sam_instance", "sam_instance")
     assert (definition.max_tokens, definition.input_size) == (290, 0)
+    label = masks_label([three_things() == 1])
+    again = registry.load(folders["sam_instance"])
+    direct = SamInstancesTokenizer(vocabulary, 290, codec, definition=modality("sam_instance"))
+    assert ids_of(again, label) == ids_of(direct, label)
+    planes = tmp_path / "planes"
+    folders = registry.save_text_tokenizers(
+        planes, vocabulary, ["instances"], codecs={"instances": codec}
+    )
+    assert folders["instances"] == planes / registry.text_token_name("instances")
+    of_planes = registry.load(folders["instances"])
+    assert of_planes.token_modality.token_of == "instances"
+    assert of_planes.spec.max_tokens == 290
+    assert ids_of(of_planes, three_things()) == ids_of(tokenizer, three_things())
 
 
 def test_masks_alone_become_sixteen_codes_and_come_back(codec, tmp_path):
@@ -257,6 +345,8 @@ def test_masks_alone_become_sixteen_codes_and_come_back(codec, tmp_path):
 def test_what_is_wrong_is_told(vocabulary, codec, tokenizer, tmp_path):
     with pytest.raises(ConfigError, match="give it a tokenizer of masks"):
         registry.save_text_tokenizers(tmp_path, vocabulary, ["sam_instance"])
+    with pytest.raises(ConfigError, match="both become tok_sam_instance"):
+        registry.save_text_tokenizers(tmp_path, vocabulary, ["sam_instance", "instances"])
     with pytest.raises(ConfigError, match="did you mean 'sam_instance'"):
         registry.save_text_tokenizers(tmp_path, vocabulary, [], codecs={"sam_instances": codec})
     with pytest.raises(ConfigError, match="points in crops of 1000 pixels"):

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fourmill.manifests import configs
 from fourmill.manifests.hashing import sha256_of
+from fourmill.manifests.modality_files import LossName, ModalityFile, declare_in, losses_of
 
 Count = Annotated[int, Field(ge=1)]
-LossName = Literal["l1", "l2", "smooth_l1", "cross_entropy", "cosine"]
 
 
 class _Section(BaseModel):
@@ -89,6 +89,21 @@ class DiffusionNetwork(_GridNetwork):
     )
 
 
+class ControlledNetwork(_Section):
+    """A ControlNet, by which a frozen diffusion model draws what another tokenizer's codes say."""
+
+    kind: Literal["controlled"] = "controlled"
+    tokenizer: Path = Field(
+        description="folder of what makes the tokens; it stays as it is, but for its decoder"
+    )
+    drawing: dict[str, Any] = Field(
+        description="what draws: model, revision, side, guidance, sampling; docs/tokenizers.md"
+    )
+    controlnet: Path | None = Field(
+        default=None, description="folder of one to go on from; by default the model's first half"
+    )
+
+
 class PerceptualConfig(_Section):
     """A loss between features of a network of timm, for pictures (after Johnson et al. 2016)."""
 
@@ -105,6 +120,9 @@ class PerceptualConfig(_Section):
 class TokenizerTrainConfig(_Section):
     """Everything `fourmill tokenizer train` does."""
 
+    modalities: tuple[ModalityFile, ...] = Field(
+        default=(), description="modalities of one's own: paths of YAML files, or what they hold"
+    )
     root: str = Field(description="dataset root, any fsspec URL")
     out: Path = Field(
         description="folder of the run: checkpoints, metrics and, in the end, the tokenizer"
@@ -115,11 +133,13 @@ class TokenizerTrainConfig(_Section):
     )
     size: Count = Field(default=224, description="side of a crop, in pixels")
     patch: Count = Field(default=16, description="side of a token, in pixels of the picture")
-    network: VQNetwork | VectorNetwork | DiffusionNetwork = Field(
+    network: VQNetwork | VectorNetwork | DiffusionNetwork | ControlledNetwork = Field(
         default=VQNetwork(), discriminator="kind", description="kind and shape"
     )
     losses: dict[LossName, float] | None = Field(
-        default=None, description="weights of l1, l2, smooth_l1, cross_entropy, cosine; by kind"
+        default=None,
+        description="weights of l1, l2, smooth_l1, cross_entropy, cosine; by default those "
+        "that the modality's file names, or by kind",
     )
     perceptual: PerceptualConfig | None = None
     mask: str | None = Field(
@@ -181,6 +201,8 @@ class TokenizerTrainConfig(_Section):
             raise ValueError(f"size {self.size} is not a multiple of patch {self.patch}")
         if self.network.kind != "vq" and (self.perceptual or self.mask):
             raise ValueError("perceptual and mask are for networks of kind vq")
+        if self.network.kind == "controlled" and self.compile:
+            raise ValueError("compile is for networks of other kinds than controlled")
         return self
 
     @property
@@ -190,13 +212,16 @@ class TokenizerTrainConfig(_Section):
 
 
 INCIDENTAL = (
-    "root", "out", "keep_checkpoints", "log_every", "checkpoint_every", "readers",
+    "modalities", "root", "out", "keep_checkpoints", "log_every", "checkpoint_every", "readers",
 )  # fmt: skip
 """Options that do not change the result."""
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TokenizerTrainConfig:
     """The configuration in a YAML file.
+
+    Its modalities are known from then on, and stand in it in full; losses that the file of the
+    tokenized one names are the training's, unless the configuration has its own.
 
     Args:
         overrides: options by dotted names, which win over the file's.
@@ -207,4 +232,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Token
     values = configs.read_yaml(path)
     for dotted, value in (overrides or {}).items():
         configs.assign(values, dotted, value)
-    return configs.validate(TokenizerTrainConfig, values, str(path))
+    declare_in(values, str(path))
+    config = configs.validate(TokenizerTrainConfig, values, str(path))
+    named = losses_of(config.modalities).get(config.modality)
+    return config if config.losses or not named else config.model_copy(update={"losses": named})

@@ -200,7 +200,12 @@ def make_objective(definition: Modality, config: TokenizerTrainConfig) -> Object
     if is_vector is not (kind == "vectors"):
         raise ConfigError(
             f"{definition.name}: found network.kind {kind} for {definition.kind.value}; "
-            f"expected {'vectors' if is_vector else 'vq or diffusion'}"
+            f"expected {'vectors' if is_vector else 'vq, diffusion or controlled'}"
+        )
+    if kind == "controlled" and definition.kind is not Kind.IMAGE:
+        raise ConfigError(
+            f"{definition.name}: a diffusion model of pictures draws no {definition.kind.value}; "
+            f"expected network.kind vq or diffusion"
         )
     if kind == "diffusion" and definition.kind in (Kind.CLASSES, Kind.FEATURE_MAP):
         raise ConfigError(
@@ -214,6 +219,10 @@ def make_objective(definition: Modality, config: TokenizerTrainConfig) -> Object
                 from fourmill.train.tokenizers.diffusing import DiffusionObjective
 
                 return DiffusionObjective(definition, config)
+            if kind == "controlled":
+                from fourmill.train.tokenizers.controlling import ControlledObjective
+
+                return ControlledObjective(definition, config)
             chosen = VectorObjective if kind == "vectors" else VQObjective
             return chosen(definition, config)
         except ConfigError:

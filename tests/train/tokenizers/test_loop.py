@@ -18,6 +18,7 @@ from tests.train.stopping import Stop, stop_after
 from tests.train.tokenizers.conftest import NETWORKS
 
 from fourmill.manifests.errors import ConfigError, TrainingError
+from fourmill.pipeline.cli import main
 from fourmill.tokenize import registry
 from fourmill.tokenize.crops import crop_settings
 from fourmill.train import runs
@@ -191,7 +192,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(make_config: MakeConfig
     [
         ({"modality": "nosuch"}, "nosuch"),
         ({"modality": "grid_means"}, "found network.kind vq for vector; expected vectors"),
-        ({"modality": "rgb", "network": NETWORKS["vectors"]}, "expected vq or diffusion"),
+        ({"network": NETWORKS["vectors"]}, "expected vq, diffusion or controlled"),
         ({"modality": "greys", "network": NETWORKS["diffusion"]}, "diffusion is for pictures"),
         ({"losses": {"cross_entropy": 1.0}}, "cross_entropy is for classes"),
         ({"modality": "depth", "perceptual": {"network": "resnet18"}}, "for pictures alone"),
@@ -214,6 +215,7 @@ def test_what_does_not_fit_is_said_before_a_step(
         ("network: {kind: vqq}", "vq"),
         ("size: 30", "size 30 is not a multiple of patch 16"),
         ("losses: {l3: 1.0}", "l1"),
+        ("modalities: heat.yaml", "modalities: found 'heat.yaml', expected a list"),
         ("steps: [", "YAML"),
     ],
 )
@@ -224,6 +226,33 @@ def test_a_file_that_says_nonsense_is_refused_with_what_it_should_say(
     path.write_text(f"root: r\nout: o\nmodality: rgb\n{words}\n")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
+
+
+def test_losses_are_those_of_the_modality_s_file_unless_the_training_has_its_own(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    file = tmp_path / "patch_colours.yaml"
+    file.write_text("{name: patch_colours, kind: features, channels: 4, losses: {cosine: 3}}")
+    training = tmp_path / "training.yaml"
+
+    def learned(name: str, **options: object) -> list[dict[str, object]]:
+        config = make_config(modality="patch_colours", out=tmp_path / name, steps=2, **options)
+        values = config.model_dump(mode="json", exclude={"modalities"})
+        if name.startswith("file"):
+            values["modalities"] = [str(file)]
+        training.write_text(yaml.safe_dump(values))
+        assert main(["tokenizer", "train", str(training)]) == 0
+        return told(config, "train")
+
+    of_the_file = learned("file")
+    assert of_the_file == learned("own", losses={"cosine": 3.0})
+    assert learned("file-and-own", losses={"l2": 1.0}) == learned("own-l2", losses={"l2": 1.0})
+    assert of_the_file != learned("by-kind")
+    # what was trained can be asked for again, and nothing is done twice
+    again = json.loads((tmp_path / "file" / "run.json").read_text())["config"]
+    training.write_text(yaml.safe_dump(again))
+    assert load_config(training).losses == {"cosine": 3.0}
+    assert main(["tokenizer", "train", str(training)]) == 0
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
