@@ -94,21 +94,23 @@ class Attention(nn.Module):
         if packing is not None:
             keys = packing if context_packing is None else context_packing
             q, k, v = packing.unpack(q), keys.unpack(k), keys.unpack(v)
-        q, k, v = (self._split_heads(each) for each in (q, k, v))
+        q, k, v = (self.split_heads(each) for each in (q, k, v))
         q, k = self.q_norm(q), self.k_norm(k)
-        out = _attend(q, k, v, bias) if k.shape[2] else torch.zeros_like(q)
+        out = attend(q, k, v, bias) if k.shape[2] else torch.zeros_like(q)
         if self.cross and bias is not None:  # where all is hidden there is nothing to add
             out = out.masked_fill((bias < 0).all(-1, keepdim=True), 0)
         out = out.transpose(1, 2).flatten(2)
         result: Tensor = self.proj(out if packing is None else packing.pack(out))
         return result
 
-    def _split_heads(self, x: Tensor) -> Tensor:
+    def split_heads(self, x: Tensor) -> Tensor:
+        """`[batch, slots, dim]` as `[batch, heads, slots, dim of a head]`."""
         batch, length, dim = x.shape
         return x.view(batch, length, self.heads, dim // self.heads).transpose(1, 2)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """What queries take from values, all `[batch, heads, slots, dim of a head]`; bias is added."""
     if q.is_cpu and q.dtype == torch.bfloat16:
         # in bfloat16 the backward pass of the CPU's kernel takes five times as long as in float32
         with torch.autocast("cpu", enabled=False):

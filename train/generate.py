@@ -3,88 +3,73 @@
 Draws follow from the seed and a sample's number, whatever else is in the batch.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 
 from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modalities import Masking
-from fourmill.tokenize.vocabulary import EOS, sentinel
-from fourmill.train.batch import Batch, patches
+from fourmill.train.conditions import UNKNOWN, known_tokens
+from fourmill.train.conditions import Conditions as Conditions
 from fourmill.train.counters import Keys, hashes, sample_keys, uniforms
 from fourmill.train.domains import SEQUENCES, Domains
+from fourmill.train.guidance import (
+    guided_names,
+    predict,
+    shares_without,
+    sides_of,
+    warn_of_always_given,
+)
 from fourmill.train.model import FourM
+from fourmill.train.sampling import draw
 from fourmill.train.schedules import GenerationStep, filled_share, temperature_at
-from fourmill.train.selection import PADDING, Selection, compact
-
-_UNKNOWN = -1
-_OPENING, _CLOSING = sentinel(1), sentinel(2)  # of the one span that an empty sequence is
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What is known of some samples.
-
-    Attributes:
-        sample: number of each sample: what draws are keyed by.
-        tokens: ids by modality: grids whole or with -1 for what is unknown, sequences as stored,
-            ending with zeros; a sequence may be left open by a sentinel, for what is unknown.
-        pixels: 0..255, or floats that are taken as they are, by modality.
-    """
-
-    sample: Int64[Tensor, " batch"]
-    tokens: Mapping[str, Int64[Tensor, "batch length"]] = field(default_factory=dict)
-    pixels: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @staticmethod
-    def of(batch: Batch, names: Sequence[str]) -> "Conditions":
-        """Some modalities of a batch; what a sample lacks is unknown.
-
-        Raises:
-            ConfigError: pixels that a sample lacks.
-        """
-        tokens = {}
-        for name in names:
-            if name in batch.tokens:
-                valid = batch.valid.get(name, torch.ones_like(batch.sample, dtype=torch.bool))
-                tokens[name] = batch.tokens[name].long().masked_fill(~valid[:, None], _UNKNOWN)
-            elif not bool(batch.valid.get(name, torch.ones(1)).all()):
-                raise ConfigError(f"{name}: a sample has no readable image")
-        return Conditions(
-            batch.sample,
-            tokens,
-            {name: batch.pixels[name] for name in names if name in batch.pixels},
-        )
+from fourmill.train.selection import PADDING, compact
+from fourmill.train.writing import has_gaps, write_sequence
 
 
 @torch.no_grad()
 def generate(
-    model: FourM, conditions: Conditions, plan: Sequence[GenerationStep], seed: int = 0
+    model: FourM,
+    conditions: Conditions,
+    plan: Sequence[GenerationStep],
+    seed: int = 0,
+    compiled: bool = False,
 ) -> dict[str, Int64[Tensor, "batch length"]]:
     """The targets of a plan, in order; each is a condition of what comes after it.
 
-    Grids that are known in part are filled up, and what was known stays as it was.
+    What is known of a target in part is filled up, and what was known stays as it was: grids
+    wherever they are -1, sequences at their sentinels.
+
+    Args:
+        compiled: run the decoder of text as a compiled program, see `decoding.Writer`.
 
     Returns:
         By modality: grids without gaps, sequences up to their end and then zeros.
 
     Raises:
-        UnknownNameError: a modality that the model does not know.
-        ConfigError: a target that it cannot predict, or not by this scheme.
+        UnknownNameError: a modality that the model does not know, or a weight of what is no
+            condition.
+        ConfigError: a target that it cannot predict, not by this scheme, or that is known
+            already; conditions that contradict each other, see `Conditions.prepared`.
     """
-    generated = {}
-    for number, step in enumerate(plan):
+    for step in plan:
         _refuse_wrong_scheme(model.domains, step)
-        for name in (*conditions.tokens, *conditions.pixels):
-            model.domains.index(name)
+    conditions = conditions.prepared(model.domains)
+    without: dict[str, float] = {}
+    if model.masking is not None and any(step.weights or step.guidance != 1 for step in plan):
+        without = shares_without(model.domains, model.masking)
+    generated: dict[str, Tensor] = {}
+    for number, step in enumerate(plan):
+        _refuse_known_target(model.domains, conditions, step, generated)
+        warn_of_always_given(step, guided_names(step, conditions, generated), without)
         keys = sample_keys(seed, conditions.sample, torch.full_like(conditions.sample, number))
-        make = _fill_sequence if step.scheme == "autoregressive" else _fill_grid
-        generated[step.target] = make(model, conditions, step, keys)
-        known = {**conditions.tokens, step.target: generated[step.target]}
-        conditions = replace(conditions, tokens=known)
+        if step.scheme == "autoregressive":
+            made = write_sequence(model, conditions, step, keys, generated, compiled)
+        else:
+            made = _fill_grid(model, conditions, step, keys, generated)
+        generated[step.target] = made
+        conditions = conditions.knowing(step.target, made)
     return generated
 
 
@@ -100,180 +85,96 @@ def _refuse_wrong_scheme(domains: Domains, step: GenerationStep) -> None:
         raise ConfigError(f"{step.target} is generated by {right}, not by {step.scheme}")
 
 
+def _refuse_known_target(
+    domains: Domains, conditions: Conditions, step: GenerationStep, made: Collection[str]
+) -> None:
+    if step.target in made:
+        raise ConfigError(f"{step.target} is generated twice: name it once")
+    if step.target not in conditions.tokens or not len(conditions.sample):
+        return
+    tokens = conditions.tokens[step.target]
+    if domains.modality(step.target).masking in SEQUENCES:
+        is_whole, gap = not bool(has_gaps(tokens).any()), "a sentinel"
+    else:
+        is_whole, gap = bool(known_tokens(domains, step.target, tokens).all()), "-1"
+    if is_whole:
+        raise ConfigError(
+            f"{step.target} is known already, so there is nothing to generate: leave it out of the "
+            f"conditions, or put {gap} where it is open"
+        )
+
+
 def _fill_grid(
-    model: FourM, conditions: Conditions, step: GenerationStep, keys: Keys
+    model: FourM,
+    conditions: Conditions,
+    step: GenerationStep,
+    keys: Keys,
+    made: Collection[str],
 ) -> Int64[Tensor, "batch length"]:
     size = model.domains.modality(step.target).max_tokens
-    empty = torch.full((len(keys), size), _UNKNOWN, device=keys.device)
+    empty = torch.full((len(keys), size), UNKNOWN, device=keys.device)
     grid = conditions.tokens.get(step.target, empty)
     missing = (grid < 0).sum(1)
     for number in range(1, step.steps + 1):
-        unknown = grid < 0
-        # how many to fill now: what the schedule wants by now, less what is filled
-        wanted = (missing * filled_share(step, number)).round().long() - (missing - unknown.sum(1))
-        stream = f"{step.target} {number}"
-        order = hashes(keys, f"{stream} order", size).argsort(1).argsort(1)
-        if step.scheme == "roar":
-            unknown = unknown & (_rank(order.masked_fill(~unknown, size)) < wanted[:, None])
-        width = int(unknown.sum(1).max())
-        if not width:
-            continue
-        column = torch.arange(size, device=keys.device).expand_as(grid)
-        (position,) = compact(unknown, width, column, empty=(PADDING,))
-        logits = _predict(
-            model, replace(conditions, tokens={**conditions.tokens, step.target: grid}), step,
-            torch.zeros_like(position), position,
+        open_rows = ((grid < 0).any(1)).nonzero()[:, 0]
+        if not len(open_rows):
+            break
+        filled = _fill_once(
+            model, conditions.knowing(step.target, grid).rows(open_rows), step, number,
+            missing[open_rows], keys[open_rows], made,
         )  # fmt: skip
-        noise = uniforms(keys, f"{stream} token", size).gather(1, position.clamp(min=0))
-        token, sureness = _sample(logits, step, temperature_at(step, number), noise)
-        kept = position >= 0
-        if step.scheme == "maskgit":
-            kept = kept & (_rank(-sureness.masked_fill(~kept, -1)) < wanted[:, None])
-        target = torch.where(kept, position, size)
-        padded = torch.cat([grid, grid[:, :1]], dim=1)
-        grid = padded.scatter(1, target, token)[:, :size]
+        grid = grid.index_copy(0, open_rows, filled)
     return grid
 
 
-def _fill_sequence(
-    model: FourM, conditions: Conditions, step: GenerationStep, keys: Keys
-) -> Int64[Tensor, "batch length"]:
-    length = model.domains.modality(step.target).max_tokens
-    others = {name: each for name, each in conditions.tokens.items() if name != step.target}
-    conditions = replace(conditions, tokens=others)
-    noise = uniforms(keys, f"{step.target} token", length)
-    read = torch.full((len(keys), 1), _OPENING, device=keys.device)
-    ended = torch.zeros(len(keys), dtype=torch.bool, device=keys.device)
-    written = []
-    sides = _encode_sides(model, conditions, step)
-    for place in range(length):
-        position = torch.arange(place + 1, device=keys.device).expand_as(read)
-        logits = _combine(model, step, sides, read, position, only_last=True)
-        token, _ = _sample(logits, step, step.temperature, noise[:, place : place + 1])
-        ended = ended | (token[:, 0] == _CLOSING)
-        written.append(token.masked_fill(ended[:, None], 0))
-        ended = ended | (token[:, 0] == EOS)
-        if bool(ended.all()):
-            break
-        read = torch.cat([read, token], dim=1)
-    sequence = torch.cat(written, dim=1)
-    return torch.nn.functional.pad(sequence, (0, length - sequence.shape[1]))
-
-
-_Side = tuple[float, Selection, Tensor, Tensor | None]
-"""Weight of one set of conditions, with what the encoder made of it."""
-
-
-def _encode_sides(model: FourM, conditions: Conditions, step: GenerationStep) -> list[_Side]:
-    """The conditions, and, for guidance, what is there without them: the target's own tokens."""
-    sides = [(step.guidance, conditions)]
-    if step.guidance != 1:
-        own = {name: t for name, t in conditions.tokens.items() if name == step.target}
-        sides.append((1 - step.guidance, Conditions(conditions.sample, own)))
-    encoded = []
-    for weight, each in sides:
-        selection = select_inputs(model.domains, each)
-        encoded.append((weight, selection, *model.encode(selection)))
-    return encoded
-
-
-def _predict(
-    model: FourM, conditions: Conditions, step: GenerationStep, read: Tensor, position: Tensor
-) -> Float[Tensor, "batch slots vocab"]:
-    return _combine(model, step, _encode_sides(model, conditions, step), read, position)
-
-
-def _combine(
+def _fill_once(
     model: FourM,
+    conditions: Conditions,
     step: GenerationStep,
-    sides: Sequence[_Side],
-    read: Int64[Tensor, "batch slots"],
-    position: Int64[Tensor, "batch slots"],
-    only_last: bool = False,
-) -> Float[Tensor, "batch asked vocab"]:
-    """Logits at positions (negative ones are padding), summed over the sides by their weights."""
-    index = model.domains.index(step.target)
-    modality = torch.where(position >= 0, index, PADDING)
-    total: Tensor | None = None
-    for weight, selection, context, bias in sides:
-        asked = replace(
-            selection,
-            target_modality=modality,
-            target_position=position.clamp(min=0),
-            target_token=read,
-            target_label=torch.zeros_like(read),
-        )
-        output = model.decode(asked, context, bias)
-        logits = model.logits(step.target, output[:, -1:] if only_last else output).float()
-        total = weight * logits if total is None else total + weight * logits
-    assert total is not None
-    return total
+    number: int,
+    missing: Int64[Tensor, " batch"],
+    keys: Keys,
+    made: Collection[str],
+) -> Int64[Tensor, "batch length"]:
+    """The grid after one more step.
+
+    Args:
+        number: of the step, counted from 1.
+        missing: how many tokens were missing before the first one.
+    """
+    grid = conditions.tokens[step.target]
+    size = grid.shape[1]
+    unknown = grid < 0
+    # how many to fill now: what the schedule wants by now, less what is filled
+    wanted = _filled_by(step, number, missing, size) - (missing - unknown.sum(1))
+    stream = f"{step.target} {number}"
+    if step.scheme == "roar":
+        order = hashes(keys, f"{stream} order", size).argsort(1).argsort(1)
+        unknown = unknown & (_rank(order.masked_fill(~unknown, size)) < wanted[:, None])
+    width = int(unknown.sum(1).max()) if bool((wanted > 0).any()) else 0
+    if not width:
+        return grid
+    column = torch.arange(size, device=keys.device).expand_as(grid)
+    (position,) = compact(unknown, width, column, empty=(PADDING,))
+    logits = predict(model, step, sides_of(step, conditions, made), position, number)
+    noise = uniforms(keys, f"{stream} token", size).gather(1, position.clamp(min=0))
+    token, sureness = draw(logits, step, temperature_at(step, number), noise)
+    kept = position >= 0
+    if step.scheme == "maskgit":
+        kept = kept & (_rank(-sureness.masked_fill(~kept, -1)) < wanted[:, None])
+    target = torch.where(kept, position, size)
+    padded = torch.cat([grid, grid[:, :1]], dim=1)
+    return padded.scatter(1, target, token)[:, :size]
 
 
-def select_inputs(domains: Domains, conditions: Conditions) -> Selection:
-    """All that is known, as inputs; no targets."""
-    sample = conditions.sample
-    none = torch.zeros(len(sample), 0, dtype=torch.int64, device=sample.device)
-    columns = [(none.bool(), none, none, none, none)]
-    for name, tokens in conditions.tokens.items():
-        modality = domains.modality(name)
-        known = tokens >= 0 if modality.masking is Masking.IMAGE else tokens > 0
-        place = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        number = torch.full_like(place, domains.index(name))
-        columns.append((known, number, place, tokens, torch.zeros_like(place)))
-    continuous = {name: _rows(domains, name, each) for name, each in conditions.pixels.items()}
-    for name, rows in continuous.items():
-        place = torch.arange(rows.shape[1], device=rows.device).expand(len(rows), -1)
-        number = torch.full_like(place, domains.index(name))
-        every = torch.ones_like(place, dtype=torch.bool)
-        columns.append((every, number, place, torch.zeros_like(place), place))
-    chosen, *values = (torch.cat(each, dim=1) for each in zip(*columns, strict=True))
-    slots = int(chosen.sum(1).max()) if chosen.numel() else 0
-    index, position, token, source = compact(chosen, slots, *values, empty=(PADDING, 0, 0, 0))
-    return Selection(index, position, token, source, none, none, none, none, continuous)
-
-
-def _rows(domains: Domains, name: str, pixels: Tensor) -> Tensor:
-    if pixels.ndim == 3:  # patches already
-        return pixels
-    image: UInt8[Tensor, "batch height width 3"] = pixels
-    return patches(image, domains.modality(name).patch_size)
-
-
-def _sample(
-    logits: Float[Tensor, "batch slots vocab"],
-    step: GenerationStep,
-    temperature: float,
-    noise: Float[Tensor, "batch slots"],
-) -> tuple[Int64[Tensor, "batch slots"], Float[Tensor, "batch slots"]]:
-    """One id for each slot, and its probability."""
-    if temperature == 0:
-        probability = logits.softmax(-1)
-        sureness, token = probability.max(-1)
-        return token, sureness
-    probability = (
-        (logits / temperature).masked_fill(~_allowed(logits, step), -torch.inf).softmax(-1)
-    )
-    total = probability.cumsum(-1)
-    token = (total < (noise * total[..., -1])[..., None]).sum(-1, keepdim=True)
-    token = token.clamp(max=probability.shape[-1] - 1)
-    return token[..., 0], probability.gather(-1, token)[..., 0]
-
-
-def _allowed(
-    logits: Float[Tensor, "batch slots vocab"], step: GenerationStep
-) -> Bool[Tensor, "batch slots vocab"]:
-    """Which ids may be drawn; judged before the temperature, as the reference does."""
-    if not step.top_k and step.top_p == 1:
-        return torch.ones_like(logits, dtype=torch.bool)
-    ranked, order = logits.sort(-1, descending=True)
-    kept = torch.ones_like(ranked, dtype=torch.bool)
-    if step.top_k:
-        kept[..., step.top_k :] = False
-    if step.top_p < 1:
-        probability = ranked.softmax(-1)
-        kept &= probability.cumsum(-1) - probability < step.top_p
-    return torch.zeros_like(kept).scatter(-1, order, kept)
+def _filled_by(
+    step: GenerationStep, number: int, missing: Int64[Tensor, " batch"], size: int
+) -> Int64[Tensor, " batch"]:
+    """How many of the missing tokens are filled after a step."""
+    share = filled_share(step, number)
+    if step.schedule == "constant":
+        return missing.clamp(max=round(size * share))
+    return (missing * share).round().long()
 
 
 def _rank(values: Tensor) -> Tensor:

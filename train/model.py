@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Masking
 from fourmill.train.blocks import BlockConfig, DecoderBlock, EncoderBlock, GatedMLP, norm
+from fourmill.train.config import MaskingConfig
 from fourmill.train.domains import Domains
 from fourmill.train.embeddings import InputEmbedding, PositionTable, TokenTable
 from fourmill.train.packing import Packing
@@ -66,6 +67,7 @@ class FourM(nn.Module):
         self.shape = shape
         self.recompute = False  # activations of blocks in the backward pass, to save memory
         self.packed = False  # padding is left out of all that is computed row by row
+        self.masking: MaskingConfig | None = None  # what it was trained with, where that is known
         dim, share = shape.dim, shape.share_text_embeddings
         self.inputs = InputEmbedding(domains, dim, share)
         self.targets = TokenTable(domains, domains.targets, dim, share)
@@ -126,12 +128,7 @@ class FourM(nn.Module):
         """The decoder's output at each target, given what `encode` returned."""
         modality = selection.target_modality
         is_padding = modality == PADDING
-        is_grid = self.is_grid[modality][..., None]
-        words = self.targets(modality, selection.target_token)
-        content = torch.where(is_grid, self.mask_token.to(words.dtype), words)
-        content = content.masked_fill(is_padding[..., None], 0)
-        emb = self.target_positions(modality, selection.target_position)
-        y_BMD = content + self._with_modality(emb, self.modality_emb[-1], modality)
+        y_BMD = self.embed_targets(modality, selection.target_position, selection.target_token)
         bias = _hide(~self._may_attend(modality)[:, None], y_BMD)
         packing = context_packing = None
         y, context = y_BMD, context_BND
@@ -146,10 +143,27 @@ class FourM(nn.Module):
         result: Tensor = self.decoder_norm(y)
         return result if packing is None else packing.unpack(result)
 
+    def embed_targets(
+        self,
+        modality: Int64[Tensor, "batch targets"],
+        position: Int64[Tensor, "batch targets"],
+        token: Int64[Tensor, "batch targets"],
+    ) -> Float[Tensor, "batch targets dim"]:
+        """What the decoder begins with: places and what it reads there, zero for padding."""
+        is_grid = self.is_grid[modality][..., None]
+        words = self.targets(modality, token)
+        content = torch.where(is_grid, self.mask_token.to(words.dtype), words)
+        content = content.masked_fill((modality == PADDING)[..., None], 0)
+        emb = self.target_positions(modality, position)
+        return content + self._with_modality(emb, self.modality_emb[-1], modality)
+
     def logits(self, name: str, y: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Scores of all ids of a modality, of rows of the decoder's output."""
-        vocab_size = self.domains.modality(name).vocab_size
-        return nn.functional.linear(y, self.targets.heads()[name][:vocab_size])
+        return nn.functional.linear(y, self.head(name))
+
+    def head(self, name: str) -> Float[Tensor, "vocab dim"]:
+        """The weight of the layer that predicts a modality."""
+        return self.targets.heads()[name][: self.domains.modality(name).vocab_size]
 
     def _through(self, block: nn.Module, *values: Tensor | Packing | None) -> Tensor:
         result: Tensor

@@ -18,6 +18,7 @@ from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.hub import HubWeights
 from fourmill.train import runs
 from fourmill.train.checkpoint import AVERAGE, WEIGHTS
+from fourmill.train.config import MaskingConfig
 from fourmill.train.described import OWN, described_by, read_settings
 from fourmill.train.domains import Domains
 from fourmill.train.exchange import Names, load_reference
@@ -39,6 +40,7 @@ class Published:
     Attributes:
         tensors: under the reference's names, read from the file as they are needed.
         is_ours: whether a run of ours wrote it, or `fourmill convert --to fourmill`.
+        masking: what it was trained with, where a run says so.
     """
 
     file: Path
@@ -46,11 +48,13 @@ class Published:
     shape: ModelShape
     tensors: Names
     is_ours: bool
+    masking: MaskingConfig | None = None
 
     def load(self) -> FourM:
         """The model, see `load_published`."""
         model = FourM(self.domains, self.shape)
         load_reference(model, self.tensors, str(self.file))
+        model.masking = self.masking
         return model
 
 
@@ -81,7 +85,8 @@ def open_published(where: str | Path, weights: Which = "model") -> Published:
     run = run_of(file)
     if run is not None:
         shape = ModelShape(**run.config.model.model_dump(exclude={"preset"}))
-        return Published(file, run.domains, shape, tensors, is_ours=True)
+        masking = run.config.masking
+        return Published(file, run.domains, shape, tensors, is_ours=True, masking=masking)
     settings = _settings(file, metadata)
     domains, shape = described_by(settings, tensors, file)
     return Published(file, domains, shape, tensors, is_ours=OWN in settings)

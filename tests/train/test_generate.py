@@ -6,7 +6,10 @@ import torch
 from tests.train.reference import DOMAINS, golden, micro_model, rgb_patches
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
-from fourmill.train.generate import Conditions, _encode_sides, _predict, generate, select_inputs
+from fourmill.train.conditions import Conditions, select_inputs
+from fourmill.train.generate import generate
+from fourmill.train.guidance import predict, sides_of
+from fourmill.train.model import FourM
 from fourmill.train.schedules import GenerationStep
 
 FLOAT_NOISE = 3e-6  # logits are about 1, and equal to some ulps; closer ones may swap ranks
@@ -14,6 +17,17 @@ FLOAT_NOISE = 3e-6  # logits are about 1, and equal to some ulps; closer ones ma
 
 def rgb() -> Conditions:
     return Conditions(torch.tensor([0]), {}, {"rgb@224": rgb_patches()})
+
+
+@torch.no_grad()
+def scores(
+    model: FourM,
+    conditions: Conditions,
+    step: GenerationStep,
+    place: torch.Tensor,
+    read: torch.Tensor | None = None,
+) -> torch.Tensor:
+    return predict(model, step, sides_of(step, conditions, ()), place, read=read)
 
 
 def gap_to_best(logits: torch.Tensor, token: torch.Tensor) -> float:
@@ -26,7 +40,7 @@ def test_a_grid_in_one_step_has_the_tokens_of_the_reference(name: str, scale: fl
     expected = torch.tensor(golden("generation.npz")[f"gen/rgb_to_depth/onestep_argmax/{name}"])
     step = GenerationStep("tok_depth@224", "maskgit", guidance=scale)
     place = torch.arange(196)[None]
-    logits = _predict(micro_model(), rgb(), step, torch.zeros_like(place), place)
+    logits = scores(micro_model(), rgb(), step, place)
     assert gap_to_best(logits, expected.long()) < FLOAT_NOISE
     found = generate(micro_model(), rgb(), [step])["tok_depth@224"]
     assert gap_to_best(logits, found) < FLOAT_NOISE
@@ -36,7 +50,7 @@ def test_a_grid_in_one_step_has_the_tokens_of_the_reference(name: str, scale: fl
 def test_logits_are_those_of_the_reference() -> None:
     place = torch.arange(196)[None]
     step = GenerationStep("tok_depth@224", "maskgit")
-    logits = _predict(micro_model(), rgb(), step, torch.zeros_like(place), place)[:, :4, ::16]
+    logits = scores(micro_model(), rgb(), step, place)[:, :4, ::16]
     expected = golden("generation.npz")["gen/rgb_to_depth/logits_every_16th"]
     np.testing.assert_allclose(logits, expected, atol=1e-6)
 
@@ -48,7 +62,7 @@ def test_a_caption_follows_the_reference_word_by_word() -> None:
     step = GenerationStep("caption", "autoregressive")
     read = torch.cat([torch.tensor([[5]]), words[:, :-1]], dim=1)  # after the first sentinel
     place = torch.arange(words.shape[1])[None]
-    logits = _predict(model, rgb(), step, read, place)
+    logits = scores(model, rgb(), step, place, read)
     assert gap_to_best(logits, words) < FLOAT_NOISE
 
 
@@ -59,7 +73,7 @@ def test_text_conditions_a_grid_as_in_the_reference() -> None:
     conditions = Conditions(torch.tensor([0]), {"caption": text})
     step = GenerationStep("tok_semseg@224", "maskgit")
     place = torch.arange(196)[None]
-    logits = _predict(micro_model(), conditions, step, torch.zeros_like(place), place)
+    logits = scores(micro_model(), conditions, step, place)
     expected = torch.tensor(file["gen/caption_to_semseg/onestep_argmax"]).long()
     assert gap_to_best(logits, expected) < FLOAT_NOISE
 
@@ -122,8 +136,9 @@ def test_nothing_known_is_no_input_at_all() -> None:
     selection = select_inputs(DOMAINS, Conditions(torch.tensor([0, 1])))
     assert selection.input_modality.shape == (2, 0)
     step = GenerationStep("tok_depth@224", "maskgit", guidance=2.0)
-    sides = _encode_sides(micro_model(), rgb(), step)
-    assert [weight for weight, *_ in sides] == [2.0, -1.0]
+    sides = sides_of(step, rgb(), ())
+    assert [each.weight(step, 1) for each in sides] == [2.0, -1.0]
+    assert [each.conditions.names for each in sides] == [("rgb@224",), ()]
 
 
 def test_wrong_requests_are_refused_by_name() -> None:

@@ -52,7 +52,7 @@ def feature_network() -> FeatureNetwork:
         )
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            "Inception needs torch-fidelity: `pip install 'fourmill[evaluate]'`"
+            "Inception needs torch-fidelity: `pip install 'fourmill[inception]'`"
         ) from error
     except Exception as error:
         raise ConfigError(f"{file}: not Inception's weights ({error}): remove it") from error
