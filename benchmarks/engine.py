@@ -4,7 +4,9 @@
 
 overhead: a network on one worker of the engine, beside the bare loop over the same blocks, decoded
 before. decode: a labeler that takes no time, beside reading and decoding alone in as many
-processes. experts: five networks in one run, beside the sum of their bare loops and one decode.
+processes, in pictures a second and in CPU time of all processes, Ray's own among them; and beside
+processes that keep their memory, as the engine's workers do. experts: five networks in one run,
+beside the sum of their bare loops and one decode.
 pools: the same networks in one pool that they share, beside a pool for each, on two CPUs. driver:
 CPU time that the driver takes for a unit of work, with a labeler that sleeps, where blocks stay in
 one worker and where they are handed on; the second tenth of the units beside the last, and what
@@ -12,16 +14,17 @@ memory it gains between. plan: how long a restart over a
 finished dataset plans.
 
 Baseline and candidate take turns, and the median of the ratios counts, so that what else runs on
-the machine harms both. The start of Ray and of workers is not counted: speed is taken once a few
-blocks are finished.
+the machine harms both; CPU time hardly knows of it. The start of Ray and of workers is not counted:
+cost is taken once a few blocks are finished and every worker has loaded its steps.
 """
 
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +48,7 @@ from fourmill.manifests.tables import contents_digest, write_tables
 from fourmill.pipeline import pace
 from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.engine import Engine
+from fourmill.pipeline.memory import keep_memory
 from fourmill.pipeline.plan import plan_wave
 from fourmill.pipeline.steps import Outcome, Step
 from fourmill.pipeline.work import BLOCK_SAMPLES, Block, load_block, run_step
@@ -85,7 +89,12 @@ class Probe(Step):
         side: of the pictures that a residual network looks at, in pixels; 0 for no network.
         sleeps: seconds for each batch.
         reads: `rgb`, or `image_size`, which takes no decoding.
+
+    Attributes:
+        loaded: a folder in which every worker that has loaded it leaves a file.
     """
+
+    loaded = ""
 
     def __init__(
         self, writes: str = "saliency", side: int = 0, sleeps: float = 0.0, reads: str = "rgb"
@@ -107,6 +116,8 @@ class Probe(Step):
         torch.set_num_threads(1)
         torch.manual_seed(0)
         self._network = resnet18().eval() if self.side else None
+        if self.loaded:
+            Path(self.loaded, f"{self.name}-{os.getpid()}").touch()
 
     def run(self, batch: Sequence[Sample]) -> list[Outcome]:
         import torch
@@ -122,24 +133,72 @@ class Probe(Step):
         return [{name: label} for _ in batch]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of a block, once all work: seconds, and CPU seconds of this process and all below it."""
+
+    seconds: float
+    cpu: float
+
+
+class Meter:
+    """What a block costs between the moment at which all work and the last block.
+
+    Args:
+        blocks: that will be finished.
+        is_warm: whether all processes that do the work have done some.
+    """
+
+    def __init__(self, blocks: int, is_warm: Callable[[], bool] = lambda: True) -> None:
+        self._blocks, self._is_warm = blocks, is_warm
+        self._finished = 0
+        self._first: tuple[int, float, dict[int, float]] | None = None
+        self._last: tuple[int, float, dict[int, float]] | None = None
+
+    def note(self, *_: Any) -> None:
+        """A block is finished."""
+        self._finished += 1
+        now = time.perf_counter()
+        if self._first is None and self._finished > min(_WARM_BLOCKS, self._blocks // 4):
+            if self._is_warm():
+                self._first = self._finished, now, _cpu_seconds()
+        elif self._finished == self._blocks:
+            self._last = self._finished, now, _cpu_seconds()
+
+    @property
+    def cost(self) -> Cost:
+        """For each block."""
+        assert self._first is not None, "the work was done before all processes had started"
+        assert self._last is not None
+        (start, since, before), (stop, until, after) = self._first, self._last
+        # of a process that has ended meanwhile nothing is known
+        cpu = sum(seconds - before.get(process, 0.0) for process, seconds in after.items())
+        return Cost((until - since) / (stop - start), cpu / (stop - start))
+
+
+def _cpu_seconds() -> dict[int, float]:
+    """Of this process and all below it, by their number."""
+    own = psutil.Process()
+    found = {}
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            found[process.pid] = times.user + times.system
+    return found
+
+
 class Clock:
-    """When blocks were finished."""
+    """What the driver has used whenever a block was finished."""
 
     def __init__(self) -> None:
-        self.times: list[float] = []
         self.cpu: list[float] = []
         self.memory: list[int] = []
+        self._process = psutil.Process()
 
     def note(self, *_: Any) -> None:
         """One more."""
-        self.times.append(time.perf_counter())
         self.cpu.append(time.process_time())
-        self.memory.append(psutil.Process().memory_info().rss)
-
-    @property
-    def seconds(self) -> float:
-        """For each."""
-        return _seconds_each(self.times)
+        self.memory.append(self._process.memory_info().rss)
 
     def milliseconds(self, start: int, stop: int) -> float:
         """CPU time of this process for a unit of work; a block is three: it is loaded, labelled,
@@ -170,7 +229,7 @@ class Bench:
         step = Probe(side=224)
         blocks = load_all(self.corpus)
         pairs = [
-            (bare_seconds(step, blocks), self._engine_seconds([Probe(side=224)], cpus=1))
+            (bare_seconds(step, blocks), self._engine_cost([Probe(side=224)], cpus=1).seconds)
             for _ in range(self.options.repeats)
         ]
         yield self._slower("engine/overhead", pairs, "bare loop over decoded blocks", 1.05)
@@ -178,11 +237,23 @@ class Bench:
     def decode(self) -> Iterator[Result]:
         """A labeler that takes no time, and decoding alone."""
         corpus = self.large_corpus
-        pairs = [
-            (decode_seconds(corpus, 2), self._engine_seconds([Probe()], cpus=2, corpus=corpus))
+        runs = [
+            (
+                decode_cost(corpus, 2),
+                self._engine_cost([Probe()], cpus=2, corpus=corpus),
+                decode_cost(corpus, 2, keeps=True),
+            )
             for _ in range(self.options.repeats)
         ]
-        yield self._slower("engine/decode", pairs, "decoding alone in two processes", 1 / 0.9)
+        seconds = [(alone.seconds, engine.seconds) for alone, engine, _ in runs]
+        yield self._slower("engine/decode", seconds, "decoding alone in two processes", 1 / 0.9)
+        plain = [(alone.cpu, engine.cpu) for alone, engine, _ in runs]
+        kept = [(alone.cpu, engine.cpu) for _, engine, alone in runs]
+        for name, pairs, baseline in (
+            ("engine/decode-cpu", plain, "decoding alone in two processes"),
+            ("engine/decode-cpu-kept", kept, "in two that keep their memory"),
+        ):
+            yield self._slower(name, pairs, baseline, 1 / 0.9, "samples/CPU-s")
 
     def experts(self) -> Iterator[Result]:
         """Five networks in one run, and the sum of what it cannot be without."""
@@ -191,8 +262,8 @@ class Bench:
         for _ in range(self.options.repeats):
             steps = five_networks()
             bare = sum(bare_seconds(each, blocks) for each in steps)
-            bare += decode_seconds(self.corpus, 1)
-            pairs.append((bare, len(steps) * self._engine_seconds(steps, cpus=1)))
+            bare += decode_cost(self.corpus, 1).seconds
+            pairs.append((bare, len(steps) * self._engine_cost(steps, cpus=1).seconds))
         yield self._slower("engine/experts", pairs, "five bare loops and one decode", 1.15)
 
     def pools(self) -> Iterator[Result]:
@@ -269,24 +340,34 @@ class Bench:
             round(value / 5, 3), 1.0, True,
         )  # fmt: skip
 
-    def _engine_seconds(
-        self, steps: Sequence[Step], cpus: int, corpus: Dataset | None = None
-    ) -> float:
-        """For each block and step, once it runs."""
-        clock = Clock()
+    def _engine_cost(
+        self, steps: Sequence[Probe], cpus: int, corpus: Dataset | None = None
+    ) -> Cost:
+        """Of each block and step, once as many workers as CPUs have loaded all steps."""
+        loaded = Path(tempfile.mkdtemp(dir=self.folder))
+        for each in steps:
+            each.loaded = str(loaded)
+        plan = plan_wave(corpus or self.corpus, steps, relabel=True)
+        blocks = len(steps) * sum(-(-each // BLOCK_SAMPLES) for each in plan.samples.values())
+        meter = Meter(blocks, lambda: len(list(loaded.iterdir())) == cpus * len(steps))
         with ray_session(cpus=cpus):
-            Engine(plan_wave(corpus or self.corpus, steps, relabel=True), clock.note).run()
-        return clock.seconds
+            Engine(plan, meter.note).run()
+        return meter.cost
 
     def _slower(
-        self, name: str, pairs: Sequence[tuple[float, float]], baseline: str, goal: float
+        self,
+        name: str,
+        pairs: Sequence[tuple[float, float]],
+        baseline: str,
+        goal: float,
+        unit: str = "samples/s",
     ) -> Result:
         bare, engine = (
             BLOCK_SAMPLES / statistics.median(column) for column in zip(*pairs, strict=True)
         )
         ratio = statistics.median(engine / bare for bare, engine in pairs)
         return Result(
-            name, round(engine, 1), "samples/s", baseline, round(bare, 1), round(ratio, 3),
+            name, round(engine, 1), unit, baseline, round(bare, 1), round(ratio, 3),
             round(goal, 3), True,
         )  # fmt: skip
 
@@ -375,32 +456,42 @@ def _load(place: tuple[str, str, int, range]) -> Block:
     return load_block(url, snapshot, ["rgb"], shard, rows, 512)
 
 
-def _load_only(place: tuple[str, str, int, range]) -> float:
+def _load_only(place: tuple[str, str, int, range]) -> None:
     _load(place)
-    return time.perf_counter()
 
 
-def decode_seconds(dataset: Dataset, processes: int) -> float:
-    """For each block, in so many processes that do nothing else."""
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return _seconds_each(sorted(pool.imap_unordered(_load_only, _places(dataset))))
+def _begin(keeps: bool, started: Any) -> None:
+    if keeps:
+        keep_memory()
+    started.release()
+
+
+def decode_cost(dataset: Dataset, processes: int, keeps: bool = False) -> Cost:
+    """Of each block, in so many processes that do nothing else.
+
+    Args:
+        keeps: have them keep what memory they free, as the engine's workers do.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    started = spawn.Semaphore(0)
+    places = _places(dataset)
+    meter = Meter(len(places))
+    with spawn.Pool(processes, _begin, (keeps, started)) as pool:
+        for _ in range(processes):
+            started.acquire()
+        for each in pool.imap_unordered(_load_only, places):
+            meter.note(each)
+    return meter.cost
 
 
 def bare_seconds(step: Step, blocks: Sequence[Block]) -> float:
     """For each block, in this process."""
     step.load("cpu")
     batches = Batches(step)
-    times = []
+    meter = Meter(len(blocks))
     for block in blocks:
-        run_step(batches, block, [])
-        times.append(time.perf_counter())
-    return _seconds_each(times)
-
-
-def _seconds_each(times: Sequence[float]) -> float:
-    """Between two of them, once it runs."""
-    first = min(_WARM_BLOCKS, len(times) // 4)
-    return (times[-1] - times[first]) / (len(times) - 1 - first)
+        meter.note(run_step(batches, block, []))
+    return meter.cost.seconds
 
 
 def main() -> None:

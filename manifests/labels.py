@@ -63,6 +63,15 @@ def encode_label(modality: Modality, value: object, encoding: Encoding = Encodin
         SampleError: not a label of this modality, or depth outside of what `encoding` can hold.
     """
     check_label(modality, value)
+    return encode_checked(modality, value, encoding)
+
+
+def encode_checked(modality: Modality, value: object, encoding: Encoding = Encoding()) -> bytes:
+    """The same of what `check_label` has let pass, which need not be looked at twice.
+
+    Raises:
+        SampleError: depth outside of what `encoding` can hold.
+    """
     kind = modality.kind
     if kind is Kind.TEXT:
         assert isinstance(value, str)

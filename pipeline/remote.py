@@ -15,6 +15,7 @@ import ray
 
 from fourmill.manifests.dataset import VersionWriter
 from fourmill.pipeline.autopsy import cause_of_death
+from fourmill.pipeline.memory import keep_memory
 from fourmill.pipeline.steps import Outcome, Step
 from fourmill.pipeline.units import Done, Excluded
 from fourmill.pipeline.work import Block, EncodedBlock, commit_shard, encode_block, load_block
@@ -61,6 +62,7 @@ class Tasks:
 
 
 def _load(*arguments: Any) -> tuple[Block, Done]:
+    keep_memory()
     started = time.perf_counter()
     block = load_block(*arguments)
     keys = tuple(each["key"] for each in block)

@@ -13,11 +13,10 @@ from fourmill.manifests.dataset import Dataset, Failure, VersionWriter
 from fourmill.manifests.errors import SampleError
 from fourmill.manifests.label_checks import find_problem
 from fourmill.manifests.labels import (
-    Encoding,
     check_label,
     decode_image,
     empty_label,
-    encode_label,
+    encode_checked,
     image_size,
 )
 from fourmill.manifests.modalities import Modality
@@ -196,8 +195,7 @@ def encode_block(
     else:
         empty = empty_label(definition)
         payloads = [
-            empty if label is None else encode_label(definition, label, Encoding())
-            for label in labels
+            empty if label is None else encode_checked(definition, label) for label in labels
         ]
     statistics = summarise(definition, [e for e in labels if e is not None], refused)
     statistics |= _errors(each for each, good in zip(outcomes, valid, strict=True) if good)

@@ -15,6 +15,7 @@ import ray
 from fourmill.manifests.errors import ConfigError, SampleError
 from fourmill.pipeline.autopsy import cause_of_death
 from fourmill.pipeline.batches import Batches
+from fourmill.pipeline.memory import keep_memory
 from fourmill.pipeline.steps import Outcome, Step
 from fourmill.pipeline.units import Done, Errand, NotPreparedError, Passage
 from fourmill.pipeline.work import Block, EncodedBlock, encode_block, load_block, run_step
@@ -80,6 +81,7 @@ class Worker:
     def __init__(
         self, steps: Sequence[Step], device: str, threads: int, batch_sizes: Mapping[str, int]
     ) -> None:
+        keep_memory()
         self._device = device
         self._threads = threads
         self._prepared: set[str] = set()

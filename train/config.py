@@ -142,6 +142,11 @@ class TrainConfig(_Section):
     fraction: float = Field(
         default=1.0, gt=0, le=1, description="of the samples that are trained on, always the same"
     )
+    where: str | None = Field(
+        default=None,
+        description="modality of marks (`fourmill mark`): train on those samples alone that it "
+        "keeps; with `datasets`, in each of them",
+    )
     shuffle_shards: int | None = Field(
         default=None,
         ge=1,

@@ -26,6 +26,7 @@ from fourmill.train.batch import Batch
 from fourmill.train.cache import ShardCache
 from fourmill.train.domains import CONTINUOUS, Domains
 from fourmill.train.groups import GroupedShuffle
+from fourmill.train.marked import kept
 from fourmill.train.members import Vectors
 from fourmill.train.order import Shuffle, below, hashed
 from fourmill.train.pixels import PixelReader
@@ -135,10 +136,13 @@ class TokenLoader(Loader):
         first_id: is added to the samples' ids.
         together: shards whose rows are shuffled among each other, one such group after another;
             by default all.
+        where: samples alone that this modality of marks keeps (`fourmill mark`); a fraction is one
+            of them.
 
     Raises:
-        ConfigError: the split is empty, crops are not the same in number, or a version has other
-            numbers of tokens than its modality.
+        UnknownNameError: there is no such modality as `where`.
+        ConfigError: the split is empty, `where` names no marks or they keep nothing, crops are not
+            the same in number, or a version has other numbers of tokens than its modality.
         ShardError: a version's records are not of one size.
     """
 
@@ -156,6 +160,7 @@ class TokenLoader(Loader):
         fraction: float = 1.0,
         first_id: int = 0,
         together: int | None = None,
+        where: str | None = None,
     ) -> None:
         if split not in snapshot.splits:
             raise ConfigError(f"{dataset.url} has no split {split!r}: ingest it with held_out > 0")
@@ -166,10 +171,16 @@ class TokenLoader(Loader):
         self.batch_size = batch_size
         self.seed = seed
         self._first_id = first_id
-        self._choice = Shuffle(len(self._rows))
-        self._length = max(1, round(fraction * len(self._rows)))
+        self._kept = None if where is None else kept(self._rows, where)
+        usable, starts = len(self._rows), self._rows.starts
+        if self._kept is not None:
+            usable, starts = len(self._kept), np.searchsorted(self._kept, starts)
+        if not usable:
+            raise ConfigError(f"{dataset.url}: {where} keeps no sample of the split {split!r}")
+        self._choice = Shuffle(usable)
+        self._length = max(1, round(fraction * usable))
         self._order = Shuffle(self._length)
-        self._groups = GroupedShuffle(self._rows.starts, together, seed) if together else None
+        self._groups = GroupedShuffle(starts, together, seed) if together else None
         pixels = [each for each in domains.modalities if each.masking is Masking.PIXELS]
         tokens = [each for each in domains.modalities if each.masking not in CONTINUOUS]
         vectors = [each for each in domains.modalities if each.masking is Masking.EMBEDDING]
@@ -245,15 +256,19 @@ class TokenLoader(Loader):
     def _locate(self, positions: Numbers) -> tuple[Places, Numbers]:
         visits, places = np.divmod(positions, len(self))
         if self._groups is not None:
-            return self._rows.locate(self._groups(places, visits)), visits
+            return self._rows.locate(self._of_kept(self._groups(places, visits))), visits
         order = self._order(places, hashed("order", self.seed, visits))
         return self._rows.locate(self._chosen(order)), visits
 
     def _chosen(self, numbers: Numbers) -> Numbers:
         """Rows of the split, of those that are used."""
-        if len(self) == len(self._rows):
-            return numbers
-        return self._choice(numbers, hashed("fraction", 0, np.zeros_like(numbers)))
+        if len(self) == self._choice.size:
+            return self._of_kept(numbers)
+        return self._of_kept(self._choice(numbers, hashed("fraction", 0, np.zeros_like(numbers))))
+
+    def _of_kept(self, numbers: Numbers) -> Numbers:
+        """Rows of the split, by their place among those that marks keep."""
+        return numbers if self._kept is None else self._kept[numbers]
 
     def _files(self, modality: str) -> Files:
         is_local = self._rows.shard(modality, 0).local_path is not None

@@ -13,17 +13,18 @@ def plan_run(config: TrainConfig) -> runs.Run:
 
     Raises:
         DatasetError: there is no dataset.
+        UnknownNameError: a dataset that is trained on has no such marks as `where`.
         ConfigError: a dataset lacks what the configuration names, or defines it otherwise than
             `root`, or `out` holds another run.
     """
     snapshot = Dataset.open(config.root).head
     domains = domains_of(snapshot, config.inputs, config.targets, config.pixel_patch)
-    contents = runs.contents_of(snapshot, domains)
+    contents = runs.contents_of(snapshot, domains, None if config.datasets else config.where)
     others = []
     for number, source in enumerate(config.datasets, 1):
         other = Dataset.open(source.root).head
         refuse_other_definitions(domains, other, source.root)
-        own = runs.contents_of(other, domains)
+        own = runs.contents_of(other, domains, config.where)
         contents |= {f"{name} in datasets.{number}": digest for name, digest in own.items()}
         others.append(other.id)
     wanted = runs.Run(config, snapshot.id, contents, domains, tuple(others))

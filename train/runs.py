@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from fourmill.manifests.errors import ConfigError
+from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.hashing import canonical_json
 from fourmill.manifests.modalities import Modality
 from fourmill.manifests.snapshots import Snapshot
@@ -49,11 +49,22 @@ class Run:
         return {"config": self.config.identity, "contents": self.contents}
 
 
-def contents_of(snapshot: Snapshot, domains: Domains) -> dict[str, str]:
-    """Digests of the versions that a model of these domains reads."""
+def contents_of(snapshot: Snapshot, domains: Domains, where: str | None = None) -> dict[str, str]:
+    """Digests of the versions that a training of these domains reads.
+
+    Args:
+        where: marks that choose its samples.
+
+    Raises:
+        UnknownNameError: the snapshot has no such marks.
+    """
+    if where is not None and where not in snapshot.modalities:
+        raise UnknownNameError("modality of marks", where, snapshot.modalities)
     names = {each.name for each in domains.modalities} & snapshot.modalities.keys()
     if any(each.folder == "rgb" for each in domains.modalities):
         names |= {"rgb", "crop_settings"}
+    if where is not None:
+        names.add(where)
     return {name: snapshot.modalities[name].content_sha256 for name in sorted(names)}
 
 

@@ -34,7 +34,7 @@ def open_loaders(run: Run, threads: int) -> tuple[Loader, TokenLoader]:
             dataset, dataset.snapshot(snapshot), run.domains, split, config.batch_size,
             config.seed, config.pixel_cache_mib * 2**20 // max(1, len(config.datasets)), threads,
             cache, config.fraction if is_train else 1.0, number * _IDS,
-            config.shuffle_shards if is_train else None,
+            config.shuffle_shards if is_train else None, config.where if is_train else None,
         )  # fmt: skip
 
     val = loader(config.root, run.snapshot, "val")

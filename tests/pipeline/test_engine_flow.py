@@ -1,6 +1,7 @@
 """What the engine decides when things break, with Ray played in this process: no worker really
 dies, so that every way of dying can be tried in no time. test_faults.py has the real ones."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from ray import exceptions as ray_errors
 
 from fourmill.manifests.dataset import VersionWriter
 from fourmill.manifests.errors import FourmillError
-from fourmill.pipeline import calls, crew, engine, faults, pools
+from fourmill.pipeline import calls, crew, engine, faults, pace, pools
 from fourmill.pipeline.engine import Engine
 from fourmill.pipeline.plan import Plan, StepPlan
 from fourmill.pipeline.remote import Arrivals
@@ -225,7 +226,7 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wo
     return made
 
 
-def _engine(world: World) -> Engine:
+def _engine(world: World, shards: int = SHARDS) -> Engine:
     """A wave of three steps, one of which hands something on; shard 1 has one of them already."""
     steps = {
         "a": Named("a", ("rgb",), "features", "y", transient=("features",)),
@@ -237,7 +238,7 @@ def _engine(world: World) -> Engine:
         for name, step in steps.items()
     }
     plans["b"] = StepPlan(steps["b"], plans["b"].writers, frozenset({1}))
-    work = {shard: ["a", "b", "c"] for shard in range(SHARDS)} | {1: ["a", "c"]}
+    work = {shard: ["a", "b", "c"] for shard in range(shards)} | {1: ["a", "c"]}
     plan = Plan("url", "snapshot", plans, work, dict.fromkeys(work, SAMPLES), {"features": "a"})
     return Engine(plan, lambda step, done, failed: world.progress.update({step: done}))
 
@@ -259,6 +260,32 @@ def test_every_step_is_run_and_committed_once(world):
     count = len(set(world.together))
     assert count == len(world.together)
     assert 5 <= count < 15 if not world.run_seconds else not count, "the first are a trial"
+
+
+def test_the_driver_does_as_much_for_late_blocks_as_for_early_ones(world, monkeypatch):
+    """Counted in operations of the interpreter, loops within a line among them."""
+    monkeypatch.setattr(pace, "MOST_BLOCKS", 1)  # or they would come in lumps
+    operations, seen = 0, []
+
+    def trace(frame, event, _):
+        nonlocal operations
+        if event == "call":
+            frame.f_trace_opcodes = "fourmill/pipeline" in frame.f_code.co_filename
+            return trace if frame.f_trace_opcodes else None
+        operations += event == "opcode"
+        return trace
+
+    made = _engine(world, shards=20)
+    made._on_progress = lambda *_: seen.append(operations)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        made.run()
+    finally:
+        sys.settrace(before)
+    part = len(seen) // 5
+    early, late = (seen[at + part] - seen[at] for at in (2 * part, len(seen) - 1 - part))
+    assert late < 1.1 * early
 
 
 def test_a_death_in_a_call_for_many_blocks_looks_at_each_of_them_apart(world):
