@@ -37,7 +37,6 @@ _SHEET_SAMPLES = 12
 _RECONSTRUCTED = 5
 _PREDICTED = 8
 _EVALUATED = ("depth", "normal", "semseg_coarse", "caption")
-_ENSEMBLE = 8  # samples of each prediction: their mean, or what most of them say
 _LEARNED = 200  # samples that the mean beside them is of
 _JUDGING = Judging(samples=48, stored_only=True)  # making features again would take a minute
 _DRAWN = ("pictures", "judge tokenizers")  # stages that are done anew, not gone on with
@@ -176,22 +175,21 @@ def _evaluate(dataset: Dataset, resolved: Path, folder: Path) -> list[Table]:
     if not tasks or "val" not in dataset.head.splits:
         return []
     report = _call(
-        "evaluate", str(resolved), dataset.url, "--tasks", *tasks, "--ensemble", str(_ENSEMBLE),
-        "--training", str(_LEARNED), "--batch-size", "32", "--no-losses", "--out", str(folder),
-        "--fresh", "--json",
+        "evaluate", str(resolved), dataset.url, "--tasks", *tasks, "--training", str(_LEARNED),
+        "--batch-size", "32", "--no-losses", "--out", str(folder), "--fresh", "--json",
     )  # fmt: skip
     rows = []
     for task in report["tasks"]:
         columns = list(task["scores"].values())
         for metric in columns[0]:
             values = [each.get(metric) for each in columns]
-            known = ["" if each is None else float(each) for each in values]
+            known = ["" if each is None else f"{each:.3f}" for each in values]
             rows.append((task["task"], metric, task["samples"], *known))
     columns = list(report["tasks"][0]["scores"]) if report["tasks"] else []
     text = (
-        f"Held-out photographs that 4M sees only as RGB; of {_ENSEMBLE} samples of each the mean, "
-        "or what most of them say. Beside it what can be said without a look, the mean of the "
-        "training split, and what is left of the labels themselves after their tokens."
+        "Held-out photographs that 4M sees only as RGB, and its likeliest tokens. Beside it what "
+        "can be said without a look, the mean of the training split, and what is left of the "
+        "labels themselves after their tokens."
     )
     headings = ("modality", "measure", "samples", *columns)
     return [Table("How good predictions from RGB alone are", text, headings, rows)]
