@@ -13,10 +13,15 @@ from safetensors.torch import load_file
 from tests.train.stopping import Stop, stop_after
 from tests.train.transfer.conftest import TINTS, picture, write_tinted
 
+from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.labels import encode_label
+from fourmill.manifests.modalities import modality
+from fourmill.manifests.snapshots import Producer
 from fourmill.pipeline.cli import main
 from fourmill.train.metrics import read_metrics
-from fourmill.train.transfer.config import FinetuneConfig
+from fourmill.train.transfer.config import AugmentConfig, FinetuneConfig
+from fourmill.train.transfer.data import Pictures
 from fourmill.train.transfer.finetune import finetune
 from fourmill.train.transfer.finished import load_finished
 from fourmill.train.transfer.plan import plan_run
@@ -219,3 +224,31 @@ def test_wrong_labels_are_told_with_what_there_is(
         done(make_finetuning(size=30))
     with pytest.raises(ConfigError, match="no registers"):
         done(make_finetuning(pooling="registers"))
+
+
+def test_unknown_places_have_no_say_in_the_depth_beside_them(tmp_path: Path) -> None:
+    side = 64
+    depth = np.full((side, side), 0.8, np.float32)
+    depth[::3, ::5] = 0  # as holes of a sensor
+    depth[:, 40:] = 0.2
+    mask = np.full((side // 2, side // 2), 255, np.uint8)
+    mask[:, 20:] = 0  # which hides where depth is 0.2
+    dataset = Dataset.open(str(tmp_path), create=True)
+    labels = {"rgb": np.zeros((side, side, 3), np.uint8), "depth": depth, "saliency": mask}
+    entries = []
+    for name, label in labels.items():
+        writer = dataset.writer(modality(name), Producer(name="test", version="1"), {}, 1)
+        writer.commit(0, ["one"], [encode_label(modality(name), label)])
+        entries.append(writer.finish())
+    dataset.publish(entries, "holes", {"train": [(0, 1)]})
+    for augment in (None, AugmentConfig()):
+        pictures = Pictures(
+            dataset.url, dataset.head.id, np.zeros((1, 2), np.int64), 40,
+            label=modality("depth"), mask="saliency", augment=augment,
+        )  # fmt: skip
+        for number in range(1 if augment is None else 8):
+            sample = pictures[number]
+            assert sample is not None
+            known = sample["target"][sample["target"] > 0]
+            assert augment is not None or len(known) > 600
+            assert bool(torch.isclose(known, torch.tensor(0.8), atol=1e-4).all())
