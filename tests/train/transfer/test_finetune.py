@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,6 +225,20 @@ def test_wrong_labels_are_told_with_what_there_is(
         done(make_finetuning(size=30))
     with pytest.raises(ConfigError, match="no registers"):
         done(make_finetuning(pooling="registers"))
+
+
+def test_another_split_than_val_is_judged(
+    make_finetuning: MakeConfig, tinted: Dataset, model_file: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "held-out"
+    shutil.copytree(tinted.url, root)
+    dataset = Dataset.open(str(root))
+    dataset.publish([], "renamed", {"train": [(0, 3)], "test": [(3, 4)]})
+    for options in ({}, {"task": "depth", "label": "depth", "classes": {}}):
+        chosen = {"root": str(root), "steps": 2, "out": tmp_path / f"run{len(options)}", **options}
+        with pytest.raises((ConfigError, UnknownNameError), match="val"):
+            done(make_finetuning(**chosen))
+        assert done(make_finetuning(**chosen, judge_on="test"))["val_samples"] == 6
 
 
 def test_unknown_places_have_no_say_in_the_depth_beside_them(tmp_path: Path) -> None:
