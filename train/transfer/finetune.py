@@ -217,7 +217,8 @@ class _Trainer:
         if total is None:
             raise TrainingError(
                 f"{config.root}: no picture of `{config.judge_on}` can be read by process "
-                f"{process.rank} of {process.count}: `fourmill verify` looks at all, or start fewer processes"
+                f"{process.rank} of {process.count}: `fourmill verify` looks at "
+                f"all, or start fewer processes"
             )
         return self.task.metrics(process.total(total))
 
