@@ -21,6 +21,7 @@ from fourmill.manifests.modalities import modality
 from fourmill.manifests.snapshots import Producer
 from fourmill.pipeline.cli import main
 from fourmill.train.metrics import read_metrics
+from fourmill.train.runs import set_aside
 from fourmill.train.transfer.config import AugmentConfig, FinetuneConfig
 from fourmill.train.transfer.data import Pictures
 from fourmill.train.transfer.finetune import finetune
@@ -160,6 +161,18 @@ def test_the_verb_plans_trains_and_reports(
     assert "did you mean 'layer_decay'" in capsys.readouterr().err
     assert main(["finetune", str(file), "--set", "task=depth", "--fresh"]) == 2
     assert "are for classification, not depth" in capsys.readouterr().err
+
+
+def test_several_processes_do_not_set_a_run_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set_aside(tmp_path / "none") is None
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="--fresh is for one process"):
+        set_aside(tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert set_aside(tmp_path / "run") == tmp_path / "run.old-1"
 
 
 def test_a_fine_tuning_starts_from_the_encoder_of_another(
