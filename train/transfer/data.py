@@ -122,7 +122,6 @@ class Pictures(TorchDataset[Batch | None]):
     def _crop(
         self, shard: int, row: int, image_size: tuple[int, int], number: int
     ) -> tuple[Int64[np.ndarray, "1 5"], dict[str, Tensor]]:
-        key = self._opened.shard("rgb", shard).keys[row]
         rng = np.random.default_rng([self._seed, number])
         if self._others:
             stored = self._opened.shard("crop_settings", shard).array()[row]
@@ -130,9 +129,10 @@ class Pictures(TorchDataset[Batch | None]):
             tokens = {name: self._tokens(name, shard, row, chosen) for name in self._others}
             return np.array(stored[chosen : chosen + 1], np.int64), tokens
         if self._augment is None:
-            return crop_settings(key, *image_size, 1), {}
-        # the first row is always the centre, so the second is taken
-        crop = crop_settings(key, *image_size, 2, seed_of(self._seed, number),
+            return crop_settings("", *image_size, 1), {}
+        # the first row is always the centre, so the second is taken; the number says which picture
+        # it is, and keys would have to be read from all of a shard's file
+        crop = crop_settings("", *image_size, 2, seed_of(self._seed, number),
                              self._augment.min_scale)[1:]  # fmt: skip
         if not self._augment.flip:
             crop[:, 4] = 0

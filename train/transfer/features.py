@@ -117,10 +117,9 @@ def extract(
                 on_progress(Progress(done, len(places), 0.0))
     if not rows:
         raise ConfigError(f"{dataset.url}: no picture of {split} can be read; `fourmill verify`")
-    keys = tuple(
-        dataset.shard("rgb", int(places[row, 0])).keys[int(places[row, 1])] for row in rows
-    )  # fmt: skip
-    return Features(np.concatenate(values), keys)
+    read = places[rows]
+    keys = {int(each): dataset.shard("rgb", int(each)).keys for each in np.unique(read[:, 0])}
+    return Features(np.concatenate(values), tuple(keys[shard][row] for shard, row in read.tolist()))
 
 
 def write_features(features: Mapping[str, Features], about: Extraction, out: Path) -> None:

@@ -79,7 +79,7 @@ def test_dense_tasks_are_learned_where_labels_are_known(
     make_finetuning: MakeConfig, task: str, label: str, measure: str, bound: float
 ) -> None:
     config = make_finetuning(
-        task=task, label=label, steps=30, eval_every=30, checkpoint_every=30, lr=1e-2
+        task=task, label=label, steps=50, eval_every=50, checkpoint_every=50, lr=1e-2
     )
     result = done(config)
     assert result["metrics"][measure] > bound
