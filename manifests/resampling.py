@@ -20,11 +20,12 @@ def averaged(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[Any], NDAr
 
 def nearest(one: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Both at the smaller resolution, by the nearest value; no values in between are made."""
-    ours, theirs = (_picked(each, *_smaller(one, other)) for each in (one, other))
+    ours, theirs = (picked(each, *_smaller(one, other)) for each in (one, other))
     return ours, theirs
 
 
-def _picked(plane: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+def picked(plane: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """At another resolution, by the nearest value."""
     rows = ((np.arange(height) + 0.5) * plane.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * plane.shape[1] / width).astype(np.int64)
     return np.asarray(plane[rows[:, None], columns])

@@ -112,7 +112,7 @@ class ControlledTokenizer(VQTokenizer):
         """Write `spec.json`, `model.safetensors`, and the folder of the ControlNet."""
         super().save(folder)
         if isinstance(self.controlnet, Path):
-            if self.controlnet != folder / CONTROLNET:
+            if self.controlnet != folder / CONTROLNET and self.controlnet.is_dir():
                 shutil.copytree(self.controlnet, folder / CONTROLNET, dirs_exist_ok=True)
         elif self.controlnet is not None:
             network: Any = self.controlnet

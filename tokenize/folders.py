@@ -10,9 +10,10 @@ from pathlib import Path
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to write into, which takes its place and name at the end.
 
-    After an error, or a kill at any time, `folder` is as it was.
+    After an error, or a kill at any time, `folder` is as it was; or, between two renames, beside
+    its place as `.NAME.old`.
     """
-    aside = folder.with_name(f".{folder.name}.unfinished")
+    aside, old = (folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "old"))
     _remove(aside)
     aside.mkdir(parents=True)
     try:
@@ -20,8 +21,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         _remove(aside)
         raise
-    _remove(folder)
+    if folder.exists():  # renamed, for half of a folder must not stand under its name
+        _remove(old)
+        folder.rename(old)
     aside.rename(folder)
+    _remove(old)
 
 
 def _remove(folder: Path) -> None:

@@ -283,7 +283,8 @@ def touched(before: Label, after: Label) -> list[Box]:
     old, new = before["instances"], after["instances"]
     gone = [each for each in old if each not in new]
     differing = gone + [each for each in new if each not in old]
-    return [_box([str(value) for value in each["boxes"]]) for each in differing]
+    corners = [[float(value) for value in each["boxes"]] for each in differing]
+    return [(left, top, right, bottom) for left, top, right, bottom in corners]
 
 
 def cells_of(boxes: Sequence[Box], rows: int, columns: int) -> NDArray[np.bool_]:
@@ -295,8 +296,8 @@ def cells_of(boxes: Sequence[Box], rows: int, columns: int) -> NDArray[np.bool_]
 
 
 def _pixels(box: Box, rows: int, columns: int) -> tuple[slice, slice]:
-    """All rows and columns that a box touches."""
-    left, top, right, bottom = box
+    """All rows and columns that a box touches; of a box beyond the border what is within."""
+    left, top, right, bottom = (min(max(each, 0.0), 1.0) for each in box)
     # what is on a border is in one cell, whatever the last bit of a product says
     inside = 1e-6
     return (

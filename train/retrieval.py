@@ -101,8 +101,13 @@ class Index:
                 shape = (self.about.lists, self.about.width)
                 self._centroids = self._array(_CENTROIDS, shape, np.float32)
                 self._cells = self._array(_CELLS, (self.about.samples,), np.int64)
-            if len(self.keys) != self.about.samples:
+                # FAISS writes where they say, and does not look
+                if not ((self._cells >= 0) & (self._cells < self.about.lists)).all():
+                    raise ValueError(f"{_CELLS} names cells beyond the {self.about.lists}")
+            if len(self.keys) != self.about.samples or None in self.keys:
                 raise ValueError(f"{len(self.keys)} keys of {self.about.samples} samples")
+            if kind_of(self.about.inputs) not in self.means:
+                raise ValueError(f"{_MEANS} has no mean of {kind_of(self.about.inputs)}")
         except (OSError, ValueError, KeyError, ValidationError, pa.ArrowException) as error:
             raise ConfigError(f"{folder}: not a whole index ({error}): make it again") from error
 

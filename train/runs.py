@@ -22,6 +22,7 @@ from fourmill.manifests.modalities import Modality
 from fourmill.manifests.snapshots import Snapshot
 from fourmill.train.config import TrainConfig
 from fourmill.train.domains import Domains
+from fourmill.train.started import process_count
 
 _MODALITIES = TypeAdapter(tuple[Modality, ...])
 _STATE = "state.json"
@@ -189,9 +190,18 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def set_aside(out: Path) -> Path | None:
-    """Rename a run's folder to a free name beside it, and say which."""
+    """Rename a run's folder to a free name beside it, and say which.
+
+    Raises:
+        ConfigError: several processes were started, which may have looked at it already.
+    """
     if not out.exists():
         return None
+    if process_count() > 1:
+        raise ConfigError(
+            f"{out}: --fresh is for one process, for others may see the old run still: rename the "
+            f"folder, or give another `out`"
+        )
     number = 1
     while (target := out.with_name(f"{out.name}.old-{number}")).exists():
         number += 1

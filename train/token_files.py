@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,17 +41,24 @@ def read_tokens(file: Path) -> tuple[list[str], dict[str, list[Label | None]]]:
         raise ConfigError(f"{file}: larger than {_MOST_BYTES >> 20} MiB: no file of tokens")
     try:
         with safe_open(file, framework="pt") as opened:
-            arrays: dict[str, NDArray[np.int64]] = {
-                name: opened.get_tensor(name).numpy().astype(np.int64)
+            arrays: dict[str, NDArray[Any]] = {
+                name: opened.get_tensor(name).numpy()
                 for name in opened.keys()  # noqa: SIM118
             }
             keys = json.loads((opened.metadata() or {}).get("keys", "[]"))
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise ConfigError(f"{file}: not readable as safetensors: {error}") from error
+    wrong = [name for name, each in arrays.items() if each.dtype.kind not in "iu"]
+    if wrong:
+        raise ConfigError(
+            f"{file}: {wrong[0]} is {arrays[wrong[0]].dtype}, expected whole numbers: no tokens"
+        )
     counts = {len(each) if each.ndim == 2 else -1 for each in arrays.values()}
     if len(counts) != 1 or -1 in counts:
         raise ConfigError(f"{file}: expected [samples, tokens] of each modality, as many samples")
     count = counts.pop()
     if not isinstance(keys, list) or len(keys) != count:
         keys = range(count)
-    return list(map(str, keys)), {name: list(each) for name, each in arrays.items()}
+    return list(map(str, keys)), {
+        name: list(each.astype(np.int64)) for name, each in arrays.items()
+    }

@@ -30,6 +30,7 @@ LAYOUT = (
     f"NYUv2 is one file, {FILE}, beside which {SPLIT_FILE} and {MAPPING_FILE} may lie; or give the "
     f"path of the file itself"
 )
+_MOST = 100_000  # pictures; the set has 1449
 _TOGETHER = 16  # pictures that a worker reads while the file is open
 _ARRAYS = {"images": ("u1", 4), "depths": ("f4", 3), "labels": ("u2", 3), "instances": ("u1", 3)}
 
@@ -168,6 +169,8 @@ def _opened(path: str) -> Iterator[dict[str, Any]]:
         arrays = {name: array_of(file, name, *each) for name, each in _ARRAYS.items()}
         count, *sides = arrays["depths"].shape
         expected = dict.fromkeys(arrays, (count, *sides)) | {"images": (count, 3, *sides)}
+        if count > _MOST:
+            raise SourceError(f"{path}: says {count:,} pictures, expected at most {_MOST:,}")
         for name, each in arrays.items():
             if each.shape != expected[name]:
                 raise SourceError(

@@ -410,6 +410,11 @@ def test_an_hdf5_file_that_leads_out_of_itself_or_holds_something_else_is_refuse
         file["depths"] = np.zeros((1, 64, 48))
     with pytest.raises(SourceError, match="depths is float64 of 3 axes, expected float32 of 3"):
         open_source(f"nyu:{root}").listing()
+    with h5py.File(path, "r+") as file:
+        del file["depths"]  # what was never written takes no place
+        file.create_dataset("depths", (10**9, 64, 48), "f4", chunks=(1, 64, 48))
+    with pytest.raises(SourceError, match="says 1,000,000,000 pictures, expected at most 100,000"):
+        open_source(f"nyu:{root}").listing()
     path.write_bytes(b"MATLAB 5.0 MAT-file")
     with pytest.raises(SourceError, match=r"not a MATLAB file of version 7\.3"):
         open_source(f"nyu:{root}").listing()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -85,6 +86,11 @@ def test_saved_and_loaded_it_has_the_same_tokens_and_draws_the_same_pictures(
         tmp_path / "tok_rgb@16"
     )
     assert tokenizer.detokenize(np.zeros((0, 4), np.int16)) == []
+    # one that came without its ControlNet still makes tokens, and can be kept
+    shutil.rmtree(tmp_path / "again" / "controlnet")
+    registry.load(tmp_path / "again").save(tmp_path / "half")
+    half = registry.load(tmp_path / "half")
+    np.testing.assert_array_equal(half.tokenize(photos, crops, sizes, keys), tokens)
 
 
 def test_a_picture_is_the_same_whatever_is_drawn_with_it_and_in_what_order(tokenizer):

@@ -212,6 +212,9 @@ def test_transfers_are_as_published(name, epochs, pictures, batch, size, decay, 
     seen = config.steps * config.batch_size
     assert seen == pytest.approx(epochs * pictures, rel=1e-3)
     assert config.size == size
+    people_made = {"ade20k": "truth_semseg_ade20k", "nyuv2": "truth_depth"}
+    people_made["imagenet"] = "truth_imagenet.0.class_name"
+    assert config.label == people_made.get(name.split("-")[0], "caption")
     assert batch in (None, config.batch_size)
     assert decay in (None, config.layer_decay)
     assert rank == (config.lora.rank if config.lora else None)

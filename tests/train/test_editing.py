@@ -65,6 +65,8 @@ def test_words_depth_colours_and_numbers_are_changed_alone() -> None:
     expected = depth.copy()
     expected[4:, :2] = 1
     np.testing.assert_array_equal(shifted, expected)
+    beyond = parse_edit("depth by 0.7 in -0.5 0.5 0.25 1.5").apply(depth)
+    np.testing.assert_array_equal(beyond, expected)
     palette = [{"2": [[1, 2, 3], [4, 5, 6]]}]
     assert parse_edit("colour 1 7 8 9").apply(palette) == [{"2": [[1, 2, 3], [7, 8, 9]]}]
     known = {"brightness": 10.0, "n_humans": 1}
@@ -76,6 +78,13 @@ def test_cells_are_all_that_a_box_touches() -> None:
         [False, True, False, False], [False, True, False, False], [False] * 4, [False] * 4,
     ]  # fmt: skip
     assert cells_of([(0.3, 0.3, 0.31, 0.6)], 2, 2).tolist() == [[True, False], [True, False]]
+
+
+def test_a_box_without_area_may_be_taken_away() -> None:
+    empty = {"boxes": [0.5, 0.5, 0.5, 0.75], "class_name": "cat", "score": 1.0}
+    before = {"instances": [empty]}
+    after = parse_edit("box 0 drop").apply(before)
+    assert touched(before, after) == [(0.5, 0.5, 0.5, 0.75)]
 
 
 def test_what_differs_comes_from_the_edit_alone(sampler: Sampler) -> None:

@@ -73,6 +73,12 @@ def test_cells_find_what_is_there_and_almost_all_of_the_nearest(tmp_path: Path) 
     one = (tmp_path / "idx" / "centroids.npy").read_bytes()
     build(tmp_path / "idx", vectors, lists=8)
     assert (tmp_path / "idx" / "centroids.npy").read_bytes() == one
+    assert [each.name for each in tmp_path.iterdir()] == ["idx"]
+    cells = np.load(tmp_path / "idx" / "cells.npy")
+    for wrong in (-1, 8, 2**40):  # FAISS would write beyond its lists
+        np.save(tmp_path / "idx" / "cells.npy", np.where(np.arange(320) == 7, wrong, cells))
+        with pytest.raises(ConfigError, match="names cells beyond the 8"):
+            Index(tmp_path / "idx")
 
 
 def test_ranks_are_counted_exactly_and_equal_vectors_are_no_find(tmp_path: Path) -> None:

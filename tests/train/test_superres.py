@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tests.train.labelled import SHAPE, Labelled, dense_tokenizer
 
 from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
@@ -169,3 +170,10 @@ def test_what_is_wrong_is_told(
     same_size = labelled.train(tmp_path, inputs=[SMALL], targets=["tok_depth@32"])
     with pytest.raises(ConfigError, match="this model is not for super-resolution"):
         ask(str(same_size), image=labelled.photo, device="cpu")
+
+
+def test_a_file_of_anything_but_whole_numbers_has_no_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.safetensors"
+    save_file({"tok_rgb@32": torch.full((1, 4), 1.7)}, file)
+    with pytest.raises(ConfigError, match=r"tok_rgb@32 is float32, expected whole numbers"):
+        read_tokens(file)

@@ -42,6 +42,7 @@ class Classified:
     """A dataset's samples by split, and the names of their classes.
 
     Attributes:
+        val: of the split that is judged, whatever it is called.
         without: samples of each split that have no class, or no picture.
     """
 
@@ -62,25 +63,27 @@ def classify(
     snapshot: Snapshot,
     label: str,
     patterns: Mapping[str, Sequence[str]] | None = None,
+    judged: str = "val",
 ) -> Classified:
-    """The classes of all samples of `train` and `val`.
+    """The classes of all samples of `train` and of the split that is judged.
 
     Args:
         label: modality, and after points the place in it.
         patterns: of texts, by class; what matches none has no class. By default every text is a
             class.
+        judged: the split whose samples become `val`.
 
     Raises:
         UnknownNameError: no such modality or split.
-        ConfigError: the label is no text, `train` has fewer than two classes, or `val` has one that
-            `train` has not.
+        ConfigError: the label is no text, `train` has fewer than two classes, or the other split
+            has one that `train` has not.
     """
     modality, _, path = label.partition(".")
     if modality not in snapshot.modalities:
         raise UnknownNameError(f"modality in {dataset.url}", modality, snapshot.modalities)
     found: dict[str, list[tuple[tuple[int, int], str, str]]] = {}
     without: dict[str, int] = {}
-    for split in ("train", "val"):
+    for split in ("train", judged):
         if split not in snapshot.splits:
             raise UnknownNameError("split", split, snapshot.splits)
         texts = _texts(dataset, snapshot, modality, path.split(".") if path else [], split)
@@ -99,15 +102,15 @@ def classify(
             f"other patterns (`classes`)"
         )
     number = {name: index for index, name in enumerate(names)}
-    unknown = sorted({name for _, _, name in found["val"]} - number.keys())
+    unknown = sorted({name for _, _, name in found[judged]} - number.keys())
     if unknown:
         listed = ", ".join(unknown[:_SHOWN]) + (", …" if len(unknown) > _SHOWN else "")
         raise ConfigError(
-            f"{dataset.url}: `val` has classes that `train` has not, and nothing can learn: "
+            f"{dataset.url}: `{judged}` has classes that `train` has not, and nothing can learn: "
             f"{listed}; leave them out by naming the others in `classes`"
         )
-    if not found["val"]:
-        raise ConfigError(f"{dataset.url}: no sample of `val` has a class by {label}")
+    if not found[judged]:
+        raise ConfigError(f"{dataset.url}: no sample of `{judged}` has a class by {label}")
 
     def samples(split: str) -> Samples:
         rows = found[split]
@@ -117,7 +120,7 @@ def classify(
             tuple(key for _, key, _ in rows),
         )
 
-    return Classified(names, samples("train"), samples("val"), without)
+    return Classified(names, samples("train"), samples(judged), without)
 
 
 def _texts(

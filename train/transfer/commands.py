@@ -103,7 +103,8 @@ def probe(
         label: modality that says the class, and after points a place in it.
         classes: YAML file whose `classes` are patterns of labels by class; by default every label
             is a class.
-        features: folder that `fourmill features` wrote, instead of computing them.
+        features: folder that `fourmill features` wrote of this model, instead of computing them;
+            then its pooling, size and others are taken.
         untrained: probe the same encoder with fresh weights too: what training has added.
         pooling: mean of the patches, or of the registers.
         size: side of the centre crops in pixels; by default the model's.
@@ -127,8 +128,13 @@ def probe(
     dataset = Dataset.open(root)
     classified = classify(dataset, dataset.head, label, patterns)
     if features is not None:
-        from fourmill.train.transfer.features import read_features
+        from fourmill.train.transfer.features import read_extraction, read_features
 
+        about = read_extraction(features)
+        if about.model != model:
+            raise ConfigError(f"{features}: has features of {about.model}, not of {model}")
+        # an untrained encoder is to stand beside them, so it is asked the same
+        pooling, size, others = about.pooling, about.size, about.others
         made = {split: read_features(features, split) for split in ("train", "val")}
     else:
         made, _ = _extract(
@@ -241,7 +247,7 @@ def _extract(
             )  # fmt: skip
     about = {
         "model": model, "snapshot": dataset.head.id, "size": size or backbone.input_size,
-        "pooling": pooling, "others": others,
+        "pooling": pooling, "others": others, "weights": weights,
     }  # fmt: skip
     return made, about
 

@@ -92,8 +92,9 @@ class FinetuneConfig(Settings):
         description="folder of a finished fine-tuning whose encoder it starts from, such as one on "
         "more classes",
     )
-    root: str = Field(
-        description="dataset root, any fsspec URL; trains on `train`, judges on `val`"
+    root: str = Field(description="dataset root, any fsspec URL; trains on its split `train`")
+    judge_on: str = Field(
+        default="val", description="split that it is judged on; `test` where sets have no `val`"
     )
     out: Path = Field(description="folder of the run: checkpoints, metrics, result.json")
     task: TaskName = Field(default="classification", description="what is learned")
@@ -150,6 +151,8 @@ class FinetuneConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> "FinetuneConfig":
+        if self.judge_on == "train":
+            raise ValueError("judge_on: `train` is learned from: name another split")
         is_dense = self.task != "classification"
         if is_dense and (self.mixup or self.cutmix or self.classes):
             raise ValueError(f"mixup, cutmix and classes are for classification, not {self.task}")

@@ -6,12 +6,12 @@ same colours whatever the batch size, the processes and the restarts.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, Num, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,6 +22,7 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SampleError, TrainingError
 from fourmill.manifests.labels import check_label
 from fourmill.manifests.modalities import Kind, Masking, Modality
+from fourmill.manifests.resampling import picked
 from fourmill.manifests.shards import Shard
 from fourmill.tokenize.crops import crop_dense, crop_settings
 from fourmill.train.transfer.config import AugmentConfig
@@ -34,6 +35,7 @@ Batch = dict[str, Any]
 
 _REPLACEMENTS = 100  # pictures in a row that may be unreadable
 _VALID = 127  # of a mask: above it labels count
+_MOSTLY = 0.5  # of what a pixel is made of has to be known
 _UNKNOWN: dict[Kind, int] = {Kind.CLASSES: 255, Kind.DEPTH: 0, Kind.NORMAL: 128}
 _OPEN_SHARDS = 64
 
@@ -120,7 +122,6 @@ class Pictures(TorchDataset[Batch | None]):
     def _crop(
         self, shard: int, row: int, image_size: tuple[int, int], number: int
     ) -> tuple[Int64[np.ndarray, "1 5"], dict[str, Tensor]]:
-        key = self._opened.shard("rgb", shard).keys[row]
         rng = np.random.default_rng([self._seed, number])
         if self._others:
             stored = self._opened.shard("crop_settings", shard).array()[row]
@@ -128,9 +129,10 @@ class Pictures(TorchDataset[Batch | None]):
             tokens = {name: self._tokens(name, shard, row, chosen) for name in self._others}
             return np.array(stored[chosen : chosen + 1], np.int64), tokens
         if self._augment is None:
-            return crop_settings(key, *image_size, 1), {}
-        # the first row is always the centre, so the second is taken
-        crop = crop_settings(key, *image_size, 2, seed_of(self._seed, number),
+            return crop_settings("", *image_size, 1), {}
+        # the first row is always the centre, so the second is taken; the number says which picture
+        # it is, and keys would have to be read from all of a shard's file
+        crop = crop_settings("", *image_size, 2, seed_of(self._seed, number),
                              self._augment.min_scale)[1:]  # fmt: skip
         if not self._augment.flip:
             crop[:, 4] = 0
@@ -162,14 +164,16 @@ class Pictures(TorchDataset[Batch | None]):
         label = self._opened.shard(self._label.name, shard).label(row)
         check_label(self._label, label)
         assert isinstance(label, np.ndarray)
-        (target,) = crop_dense(label, self._label.kind, crop, image_size, self._size)
+        kind = self._label.kind
         if self._mask is not None:
             mask = self._opened.shard(self._mask, shard).label(row)
             if not isinstance(mask, np.ndarray) or mask.ndim != 2:
                 raise SampleError(self._mask, "found no mask, expected [H, W]")
-            (shown,) = crop_dense(mask, Kind.CLASSES, crop, image_size, self._size)
-            target = np.array(target)
-            target[shown <= _VALID] = _UNKNOWN[self._label.kind]
+            # before it is resampled: what is hidden has no say in what is beside it
+            label = np.array(label)
+            label[picked(mask, *label.shape[:2]) <= _VALID] = _UNKNOWN[kind]
+        crop_of = _crop_depth if kind is Kind.DEPTH else partial(crop_dense, kind=kind)
+        (target,) = crop_of(label, crops=crop, image_size=image_size, size=self._size)
         return torch.from_numpy(np.ascontiguousarray(target))
 
     def _refuse(self, at: int, error: SampleError) -> None:
@@ -180,6 +184,22 @@ class Pictures(TorchDataset[Batch | None]):
     @cached_property
     def _opened(self) -> "_Opened":
         return _Opened(self._root, self._snapshot, len(self._places), self._seed, self._augment)
+
+
+def _crop_depth(
+    label: Num[np.ndarray, "H W"],
+    crops: Int64[np.ndarray, "crops 5"],
+    image_size: tuple[int, int],
+    size: int,
+) -> Float32[np.ndarray, "crops size size"]:
+    """Crops of depth whose unknown places, which are 0, have no say in what is beside them; unknown
+    is what lies mostly in them."""
+    shares, sums = (
+        crop_dense(plane.astype(np.float32), Kind.DEPTH, crops, image_size, size)
+        for plane in (label > 0, label)
+    )
+    depth = np.where(shares > _MOSTLY, sums / np.maximum(shares, _MOSTLY), 0)
+    return depth.astype(np.float32)
 
 
 class _Opened:

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError
 from fourmill.train.devices import autocast, choose_device, choose_dtype
 from fourmill.train.progress import OnProgress, Progress
+from fourmill.train.published import Which
 from fourmill.train.runs import replace_file
 from fourmill.train.transfer.backbone import Backbone
 from fourmill.train.transfer.data import Pictures, dense_places, evaluation_batches
@@ -54,6 +56,7 @@ class Extraction:
         snapshot: id of the dataset's snapshot.
         size: of the centre crops, in pixels.
         others: token modalities beside the pixels.
+        weights: of the model, or their average.
     """
 
     model: str
@@ -61,6 +64,10 @@ class Extraction:
     size: int
     pooling: Pooling
     others: tuple[str, ...] = ()
+    weights: Which = "model"
+
+
+_EXTRACTION = TypeAdapter(Extraction)
 
 
 def extract(
@@ -110,27 +117,43 @@ def extract(
                 on_progress(Progress(done, len(places), 0.0))
     if not rows:
         raise ConfigError(f"{dataset.url}: no picture of {split} can be read; `fourmill verify`")
-    keys = tuple(
-        dataset.shard("rgb", int(places[row, 0])).keys[int(places[row, 1])] for row in rows
-    )  # fmt: skip
-    return Features(np.concatenate(values), keys)
+    read = places[rows]
+    keys = {int(each): dataset.shard("rgb", int(each)).keys for each in np.unique(read[:, 0])}
+    return Features(np.concatenate(values), tuple(keys[shard][row] for shard, row in read.tolist()))
 
 
 def write_features(features: Mapping[str, Features], about: Extraction, out: Path) -> None:
-    """Write the features of some splits."""
+    """Write the features of some splits; what says of what they are comes last, so that arrays of
+    two extractions are never read as one."""
     out.mkdir(parents=True, exist_ok=True)
+    (out / _ABOUT).unlink(missing_ok=True)
     for split, each in features.items():
         np.save(out / f"{split}.npy", each.values, allow_pickle=False)
         np.save(out / f"{split}-keys.npy", np.array(each.keys), allow_pickle=False)
     replace_file(out / _ABOUT, json.dumps(vars(about), indent=1).encode())
 
 
+def read_extraction(out: Path) -> Extraction:
+    """How the features of a folder were made.
+
+    Raises:
+        ConfigError: there are none, or they were not written to the end.
+    """
+    try:
+        return _EXTRACTION.validate_json((out / _ABOUT).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigError(
+            f"{out}: no whole features: {_ABOUT} cannot be read ({error}); run `fourmill features`"
+        ) from error
+
+
 def read_features(out: Path, split: str) -> Features:
     """What `write_features` wrote.
 
     Raises:
-        ConfigError: it is not there, or not readable.
+        ConfigError: it is not there, not written to the end, or not readable.
     """
+    read_extraction(out)
     try:
         values, keys = (
             np.load(out / f"{name}.npy", allow_pickle=False) for name in (split, f"{split}-keys")

@@ -48,8 +48,8 @@ def finetune(run: Run, on_progress: OnProgress | None = None) -> dict[str, Any]:
     """Train to the configuration's steps, from the last checkpoint if there is one.
 
     Returns:
-        What `result.json` has: measures on `val`, and for classes what chance, and the commonest
-        class, would reach.
+        What `result.json` has: measures on the split that is judged, and for classes what chance,
+        and the commonest class, would reach.
 
     Raises:
         DatasetError: there is no dataset, or a shard is broken.
@@ -83,7 +83,9 @@ class _Trainer:
         self.classified: Classified | None = None
         if run.label is None:
             snapshot = dataset.snapshot(run.snapshot)
-            self.classified = classify(dataset, snapshot, config.label, config.classes)
+            self.classified = classify(
+                dataset, snapshot, config.label, config.classes, config.judge_on
+            )
         self.names = self.classified.names if self.classified else ()
         self.task = make_task(config, run.label, self.names)
         network = build_network(config, self.task)
@@ -97,7 +99,7 @@ class _Trainer:
         size = config.size or network.backbone.input_size
         network.backbone.grid_of(torch.empty(1, 3, size, size))  # refused before anything is read
         self.train_set, self.val_set = (
-            self._pictures(run, dataset, split, size) for split in ("train", "val")
+            self._pictures(run, dataset, split, size) for split in ("train", config.judge_on)
         )
         depth = len(network.backbone.blocks)
         optimizers = make_optimizers(
@@ -214,8 +216,9 @@ class _Trainer:
             total = sums if total is None else total + sums
         if total is None:
             raise TrainingError(
-                f"{config.root}: no picture of `val` can be read by process {process.rank} of "
-                f"{process.count}: `fourmill verify` looks at all, or start fewer processes"
+                f"{config.root}: no picture of `{config.judge_on}` can be read by process "
+                f"{process.rank} of {process.count}: `fourmill verify` looks at "
+                f"all, or start fewer processes"
             )
         return self.task.metrics(process.total(total))
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,16 @@ from safetensors.torch import load_file
 from tests.train.stopping import Stop, stop_after
 from tests.train.transfer.conftest import TINTS, picture, write_tinted
 
+from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.labels import encode_label
+from fourmill.manifests.modalities import modality
+from fourmill.manifests.snapshots import Producer
 from fourmill.pipeline.cli import main
 from fourmill.train.metrics import read_metrics
-from fourmill.train.transfer.config import FinetuneConfig
+from fourmill.train.runs import set_aside
+from fourmill.train.transfer.config import AugmentConfig, FinetuneConfig
+from fourmill.train.transfer.data import Pictures
 from fourmill.train.transfer.finetune import finetune
 from fourmill.train.transfer.finished import load_finished
 from fourmill.train.transfer.plan import plan_run
@@ -72,7 +79,7 @@ def test_dense_tasks_are_learned_where_labels_are_known(
     make_finetuning: MakeConfig, task: str, label: str, measure: str, bound: float
 ) -> None:
     config = make_finetuning(
-        task=task, label=label, steps=30, eval_every=30, checkpoint_every=30, lr=1e-2
+        task=task, label=label, steps=50, eval_every=50, checkpoint_every=50, lr=1e-2
     )
     result = done(config)
     assert result["metrics"][measure] > bound
@@ -156,6 +163,18 @@ def test_the_verb_plans_trains_and_reports(
     assert "are for classification, not depth" in capsys.readouterr().err
 
 
+def test_several_processes_do_not_set_a_run_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set_aside(tmp_path / "none") is None
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="--fresh is for one process"):
+        set_aside(tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert set_aside(tmp_path / "run") == tmp_path / "run.old-1"
+
+
 def test_a_fine_tuning_starts_from_the_encoder_of_another(
     make_finetuning: MakeConfig, tmp_path: Path
 ) -> None:
@@ -219,3 +238,45 @@ def test_wrong_labels_are_told_with_what_there_is(
         done(make_finetuning(size=30))
     with pytest.raises(ConfigError, match="no registers"):
         done(make_finetuning(pooling="registers"))
+
+
+def test_another_split_than_val_is_judged(
+    make_finetuning: MakeConfig, tinted: Dataset, model_file: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "held-out"
+    shutil.copytree(tinted.url, root)
+    dataset = Dataset.open(str(root))
+    dataset.publish([], "renamed", {"train": [(0, 3)], "test": [(3, 4)]})
+    for options in ({}, {"task": "depth", "label": "depth", "classes": {}}):
+        chosen = {"root": str(root), "steps": 2, "out": tmp_path / f"run{len(options)}", **options}
+        with pytest.raises((ConfigError, UnknownNameError), match="val"):
+            done(make_finetuning(**chosen))
+        assert done(make_finetuning(**chosen, judge_on="test"))["val_samples"] == 6
+
+
+def test_unknown_places_have_no_say_in_the_depth_beside_them(tmp_path: Path) -> None:
+    side = 64
+    depth = np.full((side, side), 0.8, np.float32)
+    depth[::3, ::5] = 0  # as holes of a sensor
+    depth[:, 40:] = 0.2
+    mask = np.full((side // 2, side // 2), 255, np.uint8)
+    mask[:, 20:] = 0  # which hides where depth is 0.2
+    dataset = Dataset.open(str(tmp_path), create=True)
+    labels = {"rgb": np.zeros((side, side, 3), np.uint8), "depth": depth, "saliency": mask}
+    entries = []
+    for name, label in labels.items():
+        writer = dataset.writer(modality(name), Producer(name="test", version="1"), {}, 1)
+        writer.commit(0, ["one"], [encode_label(modality(name), label)])
+        entries.append(writer.finish())
+    dataset.publish(entries, "holes", {"train": [(0, 1)]})
+    for augment in (None, AugmentConfig()):
+        pictures = Pictures(
+            dataset.url, dataset.head.id, np.zeros((1, 2), np.int64), 40,
+            label=modality("depth"), mask="saliency", augment=augment,
+        )  # fmt: skip
+        for number in range(1 if augment is None else 8):
+            sample = pictures[number]
+            assert sample is not None
+            known = sample["target"][sample["target"] > 0]
+            assert augment is not None or len(known) > 600
+            assert bool(torch.isclose(known, torch.tensor(0.8), atol=1e-4).all())

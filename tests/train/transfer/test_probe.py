@@ -9,7 +9,13 @@ import pytest
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.pipeline.cli import main
-from fourmill.train.transfer.features import Features, read_features
+from fourmill.train.transfer.features import (
+    Extraction,
+    Features,
+    read_extraction,
+    read_features,
+    write_features,
+)
 from fourmill.train.transfer.probe import probe
 
 
@@ -58,6 +64,23 @@ def test_a_probe_tells_tints_far_better_than_chance(
     main([*words[:-3], "--features", str(tmp_path / "f"), "--json"])
     again = json.loads(capsys.readouterr().out)
     assert (again["linear"], again["untrained"]) == (report["linear"], None)
+    other = ["probe", "runs/other", *words[2:-3], "--features", str(tmp_path / "f")]
+    assert main(other) != 0
+    assert f"has features of {model_file}, not of runs/other" in capsys.readouterr().err
+
+
+def test_features_that_were_not_written_to_the_end_are_refused(tmp_path: Path) -> None:
+    about = Extraction("m", "s", 32, "mean")
+    one = Features(np.zeros((2, 3), np.float32), ("a", "b"))
+    write_features({"train": one, "val": one}, about, tmp_path)
+    assert read_features(tmp_path, "val").keys == ("a", "b")
+    assert read_extraction(tmp_path) == about
+    (tmp_path / "val-keys.npy").unlink()
+    (tmp_path / "val-keys.npy").mkdir()  # which the next writing fails at
+    with pytest.raises(IsADirectoryError):
+        write_features({"train": one, "val": one}, about, tmp_path)
+    with pytest.raises(ConfigError, match="no whole features"):
+        read_features(tmp_path, "train")
 
 
 def test_features_that_say_nothing_stay_near_chance(tinted: Dataset) -> None:
