@@ -13,7 +13,13 @@ from pydantic import Field
 from fourmill.manifests.errors import ShardError
 from fourmill.manifests.hashing import sha256_of
 from fourmill.manifests.labels import Label, decode_label
-from fourmill.manifests.packing import BLOCK, NAME_BYTES, member_headers, member_offsets
+from fourmill.manifests.packing import (
+    BLOCK,
+    NAME_BYTES,
+    check_keys,
+    member_headers,
+    member_offsets,
+)
 from fourmill.manifests.snapshots import Record, VersionEntry
 from fourmill.manifests.storage import Storage
 
@@ -131,9 +137,15 @@ class Shard:
         """The samples' keys, in order.
 
         Raises:
-            ShardError: the file is not there, not as long as recorded, or no tar file.
+            ShardError: the file is not there, not as long as recorded, or no tar file; or a key is
+                one that no shard may have, such as a path: files are named after keys.
         """
-        return [name.split(".", 1)[0] for name in self.names]
+        keys = [name.split(".", 1)[0] for name in self.names]
+        try:
+            check_keys(keys)
+        except ShardError as error:
+            raise self._broken(str(error)) from error
+        return keys
 
     @cached_property
     def names(self) -> list[str]:

@@ -49,6 +49,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str, bool]] = {
         lambda r: (r / SHARD).write_bytes(b"\xff" + (r / SHARD).read_bytes()[1:]),
         SHARD, "names of members are not readable", True,
     ),
+    "a name is a path": (
+        lambda r: (r / SHARD).write_bytes(b"/" + (r / SHARD).read_bytes()[1:]),
+        SHARD, "is not made of letters, digits, '_' and '-' alone", True,
+    ),
     "the table is gone": (
         lambda r: (r / "caption/_shards.parquet").unlink(),
         "caption/_shards.parquet", "is missing", False,
