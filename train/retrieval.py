@@ -101,6 +101,11 @@ class Index:
                 shape = (self.about.lists, self.about.width)
                 self._centroids = self._array(_CENTROIDS, shape, np.float32)
                 self._cells = self._array(_CELLS, (self.about.samples,), np.int64)
+                if not 0 <= self._cells.min() <= self._cells.max() < self.about.lists:
+                    # FAISS writes where they say, and would beyond its own memory
+                    raise ValueError(f"{_CELLS} names cells that there are not")
+            if kind_of(self.about.inputs) not in self.means:
+                raise ValueError(f"{_MEANS} lacks that of {kind_of(self.about.inputs)}")
             if len(self.keys) != self.about.samples:
                 raise ValueError(f"{len(self.keys)} keys of {self.about.samples} samples")
         except (OSError, ValueError, KeyError, ValidationError, pa.ArrowException) as error:

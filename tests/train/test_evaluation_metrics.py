@@ -187,6 +187,14 @@ def test_ignored_classes_of_the_truth_do_not_count():
         ClassMetric(FIVE, FIVE, ["walls"])
 
 
+def test_a_guess_of_an_ignored_class_is_a_miss_of_another_and_no_class_of_its_own():
+    truth = np.array([[1, 1, 2, 2]], np.uint8)
+    predicted = np.array([[1, 0, 2, 2]], np.uint8)
+    metric = ClassMetric(FIVE, FIVE, [FIVE.classes[0]])
+    assert metric.add(truth, predicted) == {"mean_iou": 0.75, "pixel_accuracy": 0.75}
+    assert set(metric.details()["iou_by_class"]) == set(FIVE.classes[1:3])
+
+
 def test_classes_are_the_same_by_name_whatever_their_numbers():
     turned = classes("tree", "dog", "cat", "wall", "sky", name="other")
     truth = np.array([[0, 1, 2, 3, 4]], np.uint8)
