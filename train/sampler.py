@@ -23,6 +23,7 @@ from fourmill.tokenize.crops import crop_dense, crop_settings
 from fourmill.tokenize.networks import NetworkTokenizer
 from fourmill.tokenize.registry import load as load_tokenizer
 from fourmill.tokenize.registry import spec as tokenizer_spec
+from fourmill.tokenize.registry import weights_sha256
 from fourmill.train import runs
 from fourmill.train.config import load_train_config
 from fourmill.train.devices import autocast, choose_device, choose_dtype
@@ -43,16 +44,18 @@ class TokenizerFolder(Mapping[str, Tokenizer]):
 
     Args:
         folder: a tokenizer a folder, named as the tokens' modality; published models, which call
-            tokens of text as the text, find `tok_caption` as `caption`.
+            tokens of text as the text, find `tok_caption` as `caption`. `None` for none at all.
         device: where their networks are.
     """
 
-    def __init__(self, folder: Path, domains: Domains, device: torch.device) -> None:
+    def __init__(self, folder: Path | None, domains: Domains, device: torch.device) -> None:
         self._domains, self._device = domains, device
         self._places: dict[str, Path] = {}
         self._resized: set[str] = set()
         self._loaded: dict[str, Tokenizer] = {}
-        for each in [each for each in domains.modalities if each.masking not in CONTINUOUS]:
+        for each in domains.modalities:
+            if folder is None or each.masking in CONTINUOUS:
+                continue
             places = (folder / each.name, folder / f"tok_{each.name}")
             found = next((place for place in places if place.exists()), None)
             if found is None and (found := _of_another_size(folder, each)) is not None:
@@ -83,6 +86,10 @@ class TokenizerFolder(Mapping[str, Tokenizer]):
                 loaded.to(str(self._device))
             self._loaded[name] = loaded
         return self._loaded[name]
+
+    def weights_sha256(self, name: str) -> str:
+        """Digest of the tokenizer's files, see `registry.weights_sha256`."""
+        return weights_sha256(self._places[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
@@ -128,7 +135,7 @@ class Sampler:
     """
 
     model: FourM
-    tokenizers: Mapping[str, Tokenizer]
+    tokenizers: TokenizerFolder
     device: torch.device
     dtype: torch.dtype
 
@@ -157,7 +164,7 @@ class Sampler:
             raise ConfigError(f"{folder}: no such folder of tokenizers; give --tokenizers")
         chosen = choose_device(device)
         model = load_published(place, weights).to(chosen).eval()
-        found = {} if folder is None else TokenizerFolder(folder, model.domains, chosen)
+        found = TokenizerFolder(folder, model.domains, chosen)
         return Sampler(model, found, chosen, choose_dtype(dtype, chosen))
 
     @property

@@ -1,11 +1,13 @@
 """A trained model is judged on any dataset with truths, beside what it has to be compared with."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tests.train.gallery import Gallery, make_gallery
 from tests.train.world import World
 
@@ -217,6 +219,21 @@ def test_a_finished_evaluation_is_not_done_again_and_another_is_not_written_over
     assert json.loads(told.out) == found
     with pytest.raises(ConfigError, match=r"holds something else.*--fresh"):
         evaluate(str(world.run), world.root, out=out, seed=1)
+
+
+def test_an_evaluation_with_other_weights_of_a_tokenizer_is_another(world, tmp_path):
+    folder = tmp_path / "tokenizers"
+    shutil.copytree(world.tokenizers, folder)
+    options = {
+        "tasks": ("depth",), "out": tmp_path / "out", "tokenizers": folder, "losses": False,
+        "training": 0, "device": "cpu", "dtype": "float32",
+    }  # fmt: skip
+    evaluate(str(world.run), world.root, **options)
+    file = folder / "tok_depth@32" / "model.safetensors"
+    state = {name: each * 0.5 for name, each in load_file(file).items()}
+    save_file(state, file)
+    with pytest.raises(ConfigError, match="holds something else"):
+        evaluate(str(world.run), world.root, **options)
 
 
 def test_a_dry_run_says_what_would_be_evaluated_and_writes_nothing(world, tmp_path, capsys):
