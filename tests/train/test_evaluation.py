@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests.train.gallery import Gallery, make_gallery
@@ -178,6 +179,25 @@ def test_other_inputs_than_pixels_may_be_given(gallery, tmp_path):
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["tasks"][0]["inputs"] == ["tok_det", "tok_semseg_coarse@32"]
     assert list(found["tasks"][0]["scores"]) == [SINGLE]
+
+
+def test_boxes_beside_a_map_are_those_of_the_same_square(gallery):
+    sampler = Sampler.load(gallery.run, device="cpu", dtype="float32")
+    dataset = Dataset.open(gallery.root)
+    seen = []
+    generate = sampler.generate
+
+    class Watching(Sampler):
+        def generate(self, conditions, *more):
+            seen.append(conditions.tokens["tok_det"])
+            return generate(conditions, *more)
+
+    watching = Watching(sampler.model, sampler.tokenizers, sampler.device, sampler.dtype)
+    for inputs in (["det"], ["det", "semseg_coarse"], ["det", "rgb"]):
+        (task,) = plan_tasks(watching, dataset, ["normal"], inputs)
+        Evaluator(watching, dataset, Settings(training=0, bound=False, limit=1)).run(task)
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
 
 
 # -- stopping, going on, saying ----------------------------------------------------------------
