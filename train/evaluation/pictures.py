@@ -85,10 +85,10 @@ class Remembering(nn.Module):
         self._last: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, pictures: Tensor) -> Tensor:
-        for number, (known, features) in enumerate(self._last):
+        for number, (known, found) in enumerate(self._last):
             if torch.equal(known, pictures):
                 self._last.append(self._last.pop(number))
-                return features
+                return found
         features: Tensor = self._network(pictures)
         self._last = [*self._last[1 - _REMEMBERED :], (pictures, features)]
         return features
