@@ -252,6 +252,8 @@ class TrainConfig(_Section):
     def identity(self) -> str:
         """SHA-256 of what decides the result: a run can be resumed with the same one only."""
         value = self.model_dump(mode="json", exclude=set(_INCIDENTAL))
+        if self.where is None:  # it came later: runs begun before it go on
+            del value["where"]
         return sha256_of(value | {"weights": [each.weight for each in self.datasets]})
 
 

@@ -36,6 +36,9 @@ _SHEET_COLUMNS = (
 _SHEET_SAMPLES = 12
 _RECONSTRUCTED = 5
 _PREDICTED = 8
+_EVALUATED = ("depth", "normal", "semseg_coarse", "caption")
+_ENSEMBLE = 8  # samples of each prediction: their mean, or what most of them say
+_LEARNED = 200  # samples that the mean beside them is of
 _JUDGING = Judging(samples=48, stored_only=True)  # making features again would take a minute
 _DRAWN = ("pictures", "judge tokenizers")  # stages that are done anew, not gone on with
 _PICTURES = ("samples.png", "reconstructions.png", "predictions.png", "curves.png")
@@ -129,6 +132,7 @@ def _draw(config: RunConfig, resolved: Path, out: Path, work: Path) -> bool:
     started = time.perf_counter()
     _draw_sheets(config, dataset, out)
     _call("predict", str(resolved), "--out", str(out), "--samples", str(_PREDICTED))
+    judged = _evaluate(dataset, resolved, out / "evaluation")
     drawn = time.perf_counter()
     verdicts = _judge(config, dataset, out)
     times = {"pictures": drawn - started, "judge tokenizers": time.perf_counter() - drawn}
@@ -136,7 +140,7 @@ def _draw(config: RunConfig, resolved: Path, out: Path, work: Path) -> bool:
     _note_timings(
         work, [row | {"stage": each, "seconds": round(s, 2)} for each, s in times.items()]
     )
-    _write(out / "index.html", _page(dataset, out, work, verdicts))
+    _write(out / "index.html", _page(dataset, out, work, verdicts, judged))
     _write(stamp, json.dumps(state))
     return True
 
@@ -166,6 +170,33 @@ def _judge(config: RunConfig, dataset: Dataset, out: Path) -> list[Verdict]:
     return verdicts
 
 
+def _evaluate(dataset: Dataset, resolved: Path, folder: Path) -> list[Table]:
+    """How well the model predicts held-out samples from RGB; nothing of what there is not."""
+    tasks = [name for name in _EVALUATED if name in dataset.modalities]
+    if not tasks or "val" not in dataset.head.splits:
+        return []
+    report = _call(
+        "evaluate", str(resolved), dataset.url, "--tasks", *tasks, "--ensemble", str(_ENSEMBLE),
+        "--training", str(_LEARNED), "--batch-size", "32", "--no-losses", "--out", str(folder),
+        "--fresh", "--json",
+    )  # fmt: skip
+    rows = []
+    for task in report["tasks"]:
+        columns = list(task["scores"].values())
+        for metric in columns[0]:
+            values = [each.get(metric) for each in columns]
+            known = ["" if each is None else float(each) for each in values]
+            rows.append((task["task"], metric, task["samples"], *known))
+    columns = list(report["tasks"][0]["scores"]) if report["tasks"] else []
+    text = (
+        f"Held-out photographs that 4M sees only as RGB; of {_ENSEMBLE} samples of each the mean, "
+        "or what most of them say. Beside it what can be said without a look, the mean of the "
+        "training split, and what is left of the labels themselves after their tokens."
+    )
+    headings = ("modality", "measure", "samples", *columns)
+    return [Table("How good predictions from RGB alone are", text, headings, rows)]
+
+
 def _judged(verdicts: Sequence[Verdict], picture: Path) -> list[Picture | Table]:
     """Nothing where no tokenizer could be judged."""
     rows = table_rows(verdicts)
@@ -186,7 +217,13 @@ def _judged(verdicts: Sequence[Verdict], picture: Path) -> list[Picture | Table]
     return parts
 
 
-def _page(dataset: Dataset, out: Path, work: Path, verdicts: Sequence[Verdict]) -> str:
+def _page(
+    dataset: Dataset,
+    out: Path,
+    work: Path,
+    verdicts: Sequence[Verdict],
+    predicted: Sequence[Table],
+) -> str:
     status = dataset.status()
     samples = max((each.samples for each in status.modalities), default=0)
     rows = json.loads((work / "timings.json").read_text())
@@ -222,6 +259,7 @@ def _page(dataset: Dataset, out: Path, work: Path, verdicts: Sequence[Verdict]) 
                 "labels.",
                 out / "predictions.png",
             ),
+            *predicted,
             Picture(
                 "Loss by modality", "Cross-entropy a token, training and held-out.",
                 out / "curves.png",
