@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fourmill.manifests.colouring import (
     signed_colours,
     token_colours,
 )
+from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.framing import PAGE, Box, frame_of, placed, resized
 from fourmill.manifests.labels import Label
 from fourmill.manifests.lettering import INK, drawable, font, line_height, write
@@ -92,6 +94,16 @@ def sheet(
         for column, picture in enumerate(pictures):
             page.paste(Image.fromarray(picture), (left + column * (size + gap), down))
     return page
+
+
+def refuse_no_picture(file: Path) -> None:
+    """Refuse to write a sheet into a file that is named as no picture, before there is one.
+
+    Raises:
+        ConfigError: its ending tells no format.
+    """
+    if file.suffix.lower() not in Image.registered_extensions():
+        raise ConfigError(f"{file}: expected a file named as a picture, such as {file.stem}.png")
 
 
 def legend(classes: Sequence[str], width: int = 960) -> Image.Image:

@@ -41,6 +41,7 @@ _WRITTEN_AS = {"instances": "sam_instance"}  # what is written in the words of a
 PUBLISHER = "EPFL-VILAB/"
 """How the ids of tokenizers that belong to the reference implementation begin."""
 
+_SETTINGS = "config.json"  # of published weights
 _DIGESTED = (SPEC_FILE, "model.safetensors", "vocabulary.json")
 
 
@@ -89,12 +90,17 @@ def spec(folder: Path) -> TokenizerSpec:
 def weights_sha256(folder: Path) -> str:
     """Digest of all that decides what the tokens mean; logs of the training are no part of it.
 
+    Args:
+        folder: that a tokenizer was saved into, or a copy of a published one.
+
     Raises:
         ConfigError: no tokenizer is there.
     """
-    spec(folder)
+    is_published = _is_published(folder)
+    if not is_published:
+        spec(folder)
     digest = hashlib.sha256()
-    for name in _DIGESTED:
+    for name in (*_DIGESTED, *([_SETTINGS] if is_published else [])):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -183,7 +189,7 @@ def _at_size(tokenizer: Tokenizer, size: int) -> Tokenizer:
 def _is_published(place: Path | str) -> bool:
     path = Path(place)
     if path.is_dir():
-        return not (path / SPEC_FILE).is_file() and (path / "config.json").is_file()
+        return not (path / SPEC_FILE).is_file() and (path / _SETTINGS).is_file()
     return str(place).startswith(PUBLISHER) or path.suffix in (".safetensors", ".pth")
 
 

@@ -60,6 +60,7 @@ def edit(
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
         json: print how much of each target changed, and texts and boxes, as JSON.
     """
+    from fourmill.manifests.render import refuse_no_picture
     from fourmill.train.editing import changes, draw_edit
     from fourmill.train.editing import edit as work
     from fourmill.train.edits import parse_edit
@@ -71,6 +72,7 @@ def edit(
         key is None
     ):
         raise ConfigError("give one of --root with --key, --image, and --text")
+    refuse_no_picture(panel)
     sampler = Sampler.load(model, tokenizers, device)
     given, number = _given(sampler, root, key, image, text, edits, hold)
     targets = [name for each in to for name in each.split(",") if name]

@@ -101,11 +101,7 @@ def identity(sampler: Sampler, feature: str) -> str:
     if feature != ENCODER:
         if feature not in sampler.tokenizers:
             raise ConfigError(f"{feature}: no tokenizer decodes it; give a folder (--tokenizers)")
-        tokenizer = sampler.tokenizers[feature]
-        parts["tokenizer"] = tokenizer.spec.to_json()
-        network = getattr(tokenizer, "network", None)
-        if isinstance(network, nn.Module):
-            parts["codes"] = _digest(network)
+        parts["tokenizer"] = sampler.tokenizers.weights_sha256(feature)
     return sha256_of(parts)
 
 

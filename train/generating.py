@@ -80,10 +80,12 @@ def generate(
     if is_new and inputs:
         raise ConfigError("--inputs is for held-out samples: leave out --in, --text and --given")
 
+    from fourmill.manifests.render import refuse_no_picture
     from fourmill.train.sampler import Sampler
     from fourmill.train.shown import draw, from_dataset, from_labels, write_labels
     from fourmill.train.token_files import FILE, write_tokens
 
+    refuse_no_picture(panel)
     sampler = Sampler.load(checkpoint, tokenizers, device)
     if is_new:
         labels, names = _read_given(sampler, pictures, text, given)

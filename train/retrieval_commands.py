@@ -134,6 +134,7 @@ def search(
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
         json: print what was found as JSON.
     """
+    from fourmill.manifests.render import refuse_no_picture
     from fourmill.train.features import centred, features, identity
     from fourmill.train.retrieval import Index, quality
     from fourmill.train.sampler import Sampler
@@ -143,6 +144,8 @@ def search(
     if k < 1:
         raise ConfigError(f"--k {k}: expected at least 1")
     opened = Index(index)
+    if panel is not None:
+        refuse_no_picture(panel)
     sampler = Sampler.load(model, tokenizers, device, weights=weights)
     about = opened.about
     if about.feature not in (*sampler.domains.targets, "encoder") or (

@@ -18,9 +18,12 @@ from torch import Tensor
 from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
 from fourmill.manifests.labels import Label, check_label
 from fourmill.manifests.modalities import Kind, Masking, Modality, modality
-from fourmill.tokenize.base import Tokenizer
+from fourmill.tokenize.base import SPEC_FILE, Tokenizer
 from fourmill.tokenize.crops import crop_dense, crop_settings
+from fourmill.tokenize.networks import NetworkTokenizer
 from fourmill.tokenize.registry import load as load_tokenizer
+from fourmill.tokenize.registry import spec as tokenizer_spec
+from fourmill.tokenize.registry import weights_sha256
 from fourmill.train import runs
 from fourmill.train.config import load_train_config
 from fourmill.train.devices import autocast, choose_device, choose_dtype
@@ -36,24 +39,57 @@ _UNKNOWN = -1
 class TokenizerFolder(Mapping[str, Tokenizer]):
     """The tokenizers of a folder by the modalities of a model, each loaded when it is asked for.
 
+    A grid that has none of its own gets the one of the same name at the nearest other size:
+    `tok_rgb@224` makes and decodes `tok_rgb@448` too.
+
     Args:
         folder: a tokenizer a folder, named as the tokens' modality; published models, which call
-            tokens of text as the text, find `tok_caption` as `caption`.
+            tokens of text as the text, find `tok_caption` as `caption`. `None` for none at all.
+        device: where their networks are.
     """
 
-    def __init__(self, folder: Path, domains: Domains) -> None:
+    def __init__(self, folder: Path | None, domains: Domains, device: torch.device) -> None:
+        self._domains, self._device = domains, device
         self._places: dict[str, Path] = {}
+        self._resized: set[str] = set()
         self._loaded: dict[str, Tokenizer] = {}
-        for name in [each.name for each in domains.modalities if each.masking not in CONTINUOUS]:
-            places = (folder / name, folder / f"tok_{name}")
-            found = [place for place in places if place.exists()]
-            if found:
-                self._places[name] = found[0]
+        for each in domains.modalities:
+            if folder is None or each.masking in CONTINUOUS:
+                continue
+            places = (folder / each.name, folder / f"tok_{each.name}")
+            found = next((place for place in places if place.exists()), None)
+            if found is None and (found := _of_another_size(folder, each)) is not None:
+                self._resized.add(each.name)
+            if found is not None:
+                self._places[each.name] = found
 
     def __getitem__(self, name: str) -> Tokenizer:
+        """The tokenizer of a modality.
+
+        Raises:
+            ConfigError: it is damaged, or of another vocabulary or size than the model's tokens.
+        """
         if name not in self._loaded:
-            self._loaded[name] = load_tokenizer(self._places[name])
+            place, wanted = self._places[name], self._domains.modality(name)
+            loaded = load_tokenizer(place, wanted.input_size if name in self._resized else None)
+            spec = loaded.spec
+            is_grid = wanted.masking is Masking.IMAGE
+            if spec.vocab_size != wanted.vocab_size or (
+                is_grid and spec.max_tokens != wanted.max_tokens
+            ):
+                raise ConfigError(
+                    f"{place}: makes {spec.max_tokens} tokens of {spec.vocab_size} ids, and the "
+                    f"model's {name} is {wanted.max_tokens} of {wanted.vocab_size}: give the "
+                    f"tokenizers that it was trained with (--tokenizers)"
+                )
+            if isinstance(loaded, NetworkTokenizer):
+                loaded.to(str(self._device))
+            self._loaded[name] = loaded
         return self._loaded[name]
+
+    def weights_sha256(self, name: str) -> str:
+        """Digest of the tokenizer's files, see `registry.weights_sha256`."""
+        return weights_sha256(self._places[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
@@ -63,6 +99,28 @@ class TokenizerFolder(Mapping[str, Tokenizer]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def _of_another_size(folder: Path, wanted: Modality) -> Path | None:
+    """The tokenizer of the same name, vocabulary and patches at the nearest other size."""
+    base, at, _ = wanted.name.partition("@")
+    if wanted.masking is not Masking.IMAGE or not at:
+        return None
+    sizes: dict[int, Path] = {}
+    for place in folder.iterdir():
+        name, _, size = place.name.partition("@")
+        if name == base and size.isdecimal() and _has_patches(place, wanted):
+            sizes[int(size)] = place
+    # the nearest: fewest of its positions are made up
+    nearest = min(sizes, key=lambda size: (abs(size - wanted.input_size), size), default=None)
+    return None if nearest is None else sizes[nearest]
+
+
+def _has_patches(place: Path, wanted: Modality) -> bool:
+    if not (place / SPEC_FILE).is_file():
+        return True  # published: what it is shows when it is loaded
+    spec = tokenizer_spec(place)
+    return (spec.vocab_size, spec.config.get("patch")) == (wanted.vocab_size, wanted.patch_size)
 
 
 @dataclass(frozen=True)
@@ -77,7 +135,7 @@ class Sampler:
     """
 
     model: FourM
-    tokenizers: Mapping[str, Tokenizer]
+    tokenizers: TokenizerFolder
     device: torch.device
     dtype: torch.dtype
 
@@ -106,7 +164,7 @@ class Sampler:
             raise ConfigError(f"{folder}: no such folder of tokenizers; give --tokenizers")
         chosen = choose_device(device)
         model = load_published(place, weights).to(chosen).eval()
-        found = {} if folder is None else TokenizerFolder(folder, model.domains)
+        found = TokenizerFolder(folder, model.domains, chosen)
         return Sampler(model, found, chosen, choose_dtype(dtype, chosen))
 
     @property
@@ -161,6 +219,8 @@ class Sampler:
             SampleError: a label of wrong type, shape or range.
         """
         keys = list(range(samples)) if numbers is None else list(numbers)
+        if len(keys) != samples:
+            raise ConfigError(f"{len(keys)} numbers for {samples} samples")
         crops, sizes = _centre_crops(samples, given)
         tokens: dict[str, Tensor] = {}
         pixels: dict[str, Tensor] = {}

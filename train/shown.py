@@ -77,9 +77,9 @@ def from_labels(
     Raises:
         ConfigError, SampleError, UnknownNameError: as `Sampler.conditions`.
     """
-    rows = [index for index in range(len(names)) for _ in range(variants)]
+    rows = np.repeat(np.arange(len(names)), variants).tolist()
+    conditions = _repeated(sampler.conditions(len(names), labels), np.array(rows, np.int64))
     columns = {name: [each[row] for row in rows] for name, each in labels.items()}
-    conditions = sampler.conditions(len(rows), columns)
     pictures = columns.get("rgb", [None] * len(rows))
     images = [None if each is None else _centre(np.asarray(each)) for each in pictures]
     given = {}
@@ -114,12 +114,9 @@ def from_dataset(
     given = {}
     for name in chosen:
         if name in found.batch.tokens:
-            tokens = found.batch.tokens[name].numpy().astype(np.int64)[rows]
-            valid = found.batch.valid[name].numpy()[rows]
-            labels: list[Label | None] = [
-                each if is_valid else None
-                for each, is_valid in zip(sampler.decode(name, tokens), valid, strict=True)
-            ]
+            decoded = sampler.decode(name, found.batch.tokens[name].numpy().astype(np.int64))
+            valid = found.batch.valid[name].numpy()
+            labels: list[Label | None] = [decoded[row] if valid[row] else None for row in rows]
             given[name] = (sampler.stored(name), labels)
     images: list[Any] = [found.images[row] for row in rows]
     return Shown(_titles(found.keys, variants), _repeated(conditions, rows), given, images)
@@ -176,11 +173,8 @@ def _repeated(conditions: Conditions, rows: NDArray[np.int64]) -> Conditions:
 
     index = torch.from_numpy(rows).to(conditions.sample.device)
     return replace(
-        conditions,
-        sample=torch.arange(len(rows), device=index.device),
-        tokens={name: each[index] for name, each in conditions.tokens.items()},
-        pixels={name: each[index] for name, each in conditions.pixels.items()},
-    )
+        conditions.rows(index), sample=torch.arange(len(rows), device=index.device)
+    )  # fmt: skip
 
 
 def _centre(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "size size 3"]:

@@ -5,13 +5,12 @@ given at the small size is held, whatever of it there is.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import Kind, Masking, Modality
 from fourmill.train.domains import Domains
-from fourmill.train.many_sizes import ManySizes
 from fourmill.train.sampler import Sampler
 from fourmill.train.schedules import GenerationStep
 
@@ -51,15 +50,14 @@ def resolutions(domains: Domains) -> Resolutions:
 def load_superres(
     where: str | Path, tokenizers: Path | None = None, device: str = "auto", dtype: str = "auto"
 ) -> Sampler:
-    """A super-resolution model, with tokenizers of both sizes: a tokenizer of one of them is taken
-    for the other, where it lacks one of its own.
+    """A super-resolution model, with tokenizers of both sizes.
 
     Raises:
         ConfigError, MissingPackageError: see `Sampler.load`; a model of one size.
     """
     sampler = Sampler.load(where, tokenizers, device, dtype)
     resolutions(sampler.domains)
-    return replace(sampler, tokenizers=ManySizes(sampler.tokenizers, sampler.domains))
+    return sampler
 
 
 def large_target(domains: Domains, name: str) -> str:

@@ -94,8 +94,9 @@ def superres(
     made = sampler.generate(conditions, plan, seed)
     size = resolutions(sampler.domains)
     out.mkdir(parents=True, exist_ok=True)
-    files = _write_pictures(sampler, given.keys, made, size.high, out)
-    _draw(sampler, given.keys, labels, photos, made, out / "panel.png")
+    decoded = {name: sampler.decode(name, each) for name, each in made.items()}
+    files = _write_pictures(sampler, given.keys, decoded, size.high, out)
+    _draw(sampler, given.keys, labels, photos, decoded, out / "panel.png")
     write_tokens(out / FILE, given.keys, {**_known(conditions.tokens), **made})
     if json:
         report = {"from": list(labels), "targets": list(made), "low": size.low, "high": size.high}
@@ -160,7 +161,11 @@ def _known(tokens: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
 
 
 def _write_pictures(
-    sampler: "Sampler", keys: Sequence[str], made: Mapping[str, "Tensor"], size: int, out: Path
+    sampler: "Sampler",
+    keys: Sequence[str],
+    decoded: Mapping[str, Sequence[Label]],
+    size: int,
+    out: Path,
 ) -> list[Path]:
     """A picture a sample and target, as large as the target is."""
     from PIL import Image
@@ -169,12 +174,12 @@ def _write_pictures(
     from fourmill.train.panels import picture
 
     files = []
-    for name, tokens in made.items():
+    for name, labels in decoded.items():
         if name not in sampler.tokenizers:
             say(f"{name}: no tokenizer decodes it; its tokens are in tokens.safetensors alone")
             continue
         is_image = sampler.stored(name).kind is Kind.IMAGE
-        for key, label in zip(keys, sampler.decode(name, tokens), strict=True):
+        for key, label in zip(keys, labels, strict=True):
             array = np.asarray(label) if is_image else picture(sampler, name, label, size)
             files.append(out / f"{key}-{sampler.stored(name).name}.png")
             Image.fromarray(array).save(files[-1])
@@ -186,7 +191,7 @@ def _draw(
     keys: Sequence[str],
     given: Mapping[str, Sequence[Label | None]],
     photos: Sequence[NDArray[np.uint8] | None],
-    made: Mapping[str, "Tensor"],
+    decoded: Mapping[str, Sequence[Label]],
     file: Path,
 ) -> None:
     """A row a sample: what was given, what was made of it, and the photograph."""
@@ -194,7 +199,6 @@ def _draw(
     from fourmill.manifests.render import render, sheet
     from fourmill.train.panels import picture
 
-    decoded = {name: sampler.decode(name, tokens) for name, tokens in made.items()}
     rows = []
     for place in range(len(keys)):
         row = [picture(sampler, name, labels[place], _PANEL_SIDE) for name, labels in given.items()]
@@ -202,5 +206,5 @@ def _draw(
             picture(sampler, name, labels[place], _PANEL_SIDE) for name, labels in decoded.items()
         ]
         rows.append([*row, render(modality("rgb"), photos[place], _PANEL_SIDE)])
-    columns = [*(f"given: {name}" for name in given), *made, "the photograph"]
+    columns = [*(f"given: {name}" for name in given), *decoded, "the photograph"]
     sheet(rows, columns, keys, "What is given small, and what is made large of it").save(file)

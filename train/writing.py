@@ -49,6 +49,8 @@ def write_sequence(
         raise ConfigError(f"{step.target}: found more than the {length} tokens that it can have")
     known = functional.pad(known, (0, length - known.shape[1]))
     rows = has_gaps(known).nonzero()[:, 0]
+    if not len(rows):
+        return known
     words = _write(model, conditions.rows(rows), step, known[rows], keys[rows], made, compiled)
     if bool(known[rows].any()):
         filled = [

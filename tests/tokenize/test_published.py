@@ -444,3 +444,12 @@ def test_what_is_not_there_or_of_another_modality_is_told(tmp_path, monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(MissingPackageError, match=f"hf download {RGB}"):
         registry.load(RGB)
+
+
+def test_the_digest_of_a_published_tokenizer_is_of_its_settings_and_weights(tmp_path):
+    digests = set()
+    for settings, value in ((VIT, 0.0), (VIT | {"patch_size": 8}, 0.0), (VIT, 1.0)):
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        save_file({"weight": torch.full((2,), value)}, tmp_path / "model.safetensors")
+        digests.add(registry.weights_sha256(tmp_path))
+    assert len(digests) == 3

@@ -1,11 +1,14 @@
 """A trained model is judged on any dataset with truths, beside what it has to be compared with."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tests.train.gallery import Gallery, make_gallery
 from tests.train.world import World
 
@@ -178,6 +181,25 @@ def test_other_inputs_than_pixels_may_be_given(gallery, tmp_path):
     assert list(found["tasks"][0]["scores"]) == [SINGLE]
 
 
+def test_boxes_beside_a_map_are_those_of_the_same_square(gallery):
+    sampler = Sampler.load(gallery.run, device="cpu", dtype="float32")
+    dataset = Dataset.open(gallery.root)
+    seen = []
+    generate = sampler.generate
+
+    class Watching(Sampler):
+        def generate(self, conditions, *more):
+            seen.append(conditions.tokens["tok_det"])
+            return generate(conditions, *more)
+
+    watching = Watching(sampler.model, sampler.tokenizers, sampler.device, sampler.dtype)
+    for inputs in (["det"], ["det", "semseg_coarse"], ["det", "rgb"]):
+        (task,) = plan_tasks(watching, dataset, ["normal"], inputs)
+        Evaluator(watching, dataset, Settings(training=0, bound=False, limit=1)).run(task)
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
 # -- stopping, going on, saying ----------------------------------------------------------------
 
 
@@ -217,6 +239,21 @@ def test_a_finished_evaluation_is_not_done_again_and_another_is_not_written_over
     assert json.loads(told.out) == found
     with pytest.raises(ConfigError, match=r"holds something else.*--fresh"):
         evaluate(str(world.run), world.root, out=out, seed=1)
+
+
+def test_an_evaluation_with_other_weights_of_a_tokenizer_is_another(world, tmp_path):
+    folder = tmp_path / "tokenizers"
+    shutil.copytree(world.tokenizers, folder)
+    options = {
+        "tasks": ("depth",), "out": tmp_path / "out", "tokenizers": folder, "losses": False,
+        "training": 0, "device": "cpu", "dtype": "float32",
+    }  # fmt: skip
+    evaluate(str(world.run), world.root, **options)
+    file = folder / "tok_depth@32" / "model.safetensors"
+    state = {name: each * 0.5 for name, each in load_file(file).items()}
+    save_file(state, file)
+    with pytest.raises(ConfigError, match="holds something else"):
+        evaluate(str(world.run), world.root, **options)
 
 
 def test_a_dry_run_says_what_would_be_evaluated_and_writes_nothing(world, tmp_path, capsys):

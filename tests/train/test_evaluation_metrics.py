@@ -20,13 +20,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import Kind, Modality
 from fourmill.train.evaluation.boxes import BoxMetric
-from fourmill.train.evaluation.captions import CaptionMetric, words_of
+from fourmill.train.evaluation.captions import CaptionMetric, references_of, words_of
 from fourmill.train.evaluation.classes import ClassMetric
 from fourmill.train.evaluation.depth import DepthMetric
 from fourmill.train.evaluation.knn import knn_accuracy, knn_votes
 from fourmill.train.evaluation.neighbours import class_of
 from fourmill.train.evaluation.normals import NormalMetric
-from fourmill.train.evaluation.pictures import FeatureNetwork, PictureMetric
+from fourmill.train.evaluation.pictures import FeatureNetwork, PictureMetric, Remembering
 
 
 def random(seed: int = 0) -> np.random.Generator:
@@ -187,6 +187,14 @@ def test_ignored_classes_of_the_truth_do_not_count():
         ClassMetric(FIVE, FIVE, ["walls"])
 
 
+def test_a_guess_of_an_ignored_class_is_a_miss_of_another_and_no_class_of_its_own():
+    truth = np.array([[1, 1, 2, 2]], np.uint8)
+    predicted = np.array([[1, 0, 2, 2]], np.uint8)
+    metric = ClassMetric(FIVE, FIVE, [FIVE.classes[0]])
+    assert metric.add(truth, predicted) == {"mean_iou": 0.75, "pixel_accuracy": 0.75}
+    assert set(metric.details()["iou_by_class"]) == set(FIVE.classes[1:3])
+
+
 def test_classes_are_the_same_by_name_whatever_their_numbers():
     turned = classes("tree", "dog", "cat", "wall", "sky", name="other")
     truth = np.array([[0, 1, 2, 3, 4]], np.uint8)
@@ -338,6 +346,8 @@ def test_captions_are_compared_without_case_and_punctuation_and_with_the_nearest
     metric = CaptionMetric()
     assert metric.add(["nothing alike", "A cat, on a mat."], "a CAT on a mat!")["word_overlap"] == 1
     assert words_of("It's 3.5 km – café_bar") == ["it's", "3.5", "km", "café", "bar"]
+    assert references_of({"captions": ["", "A cat.", " … "]}) == ["A cat."]
+    assert references_of({"captions": []}) == []
     with pytest.raises(ConfigError, match="expected a caption, a list of captions"):
         metric.add({"text": 3}, "a cat")
 
@@ -438,6 +448,27 @@ def test_the_frechet_distance_is_that_of_scipys_root_of_a_matrix():
     apart = np.square(ours.mean(0) - theirs.mean(0)).sum()
     expected = apart + np.trace(covariances[0] + covariances[1] - 2 * root)
     assert metric.totals()["fid_means"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_truth_is_looked_at_once_for_all_that_it_is_compared_with():
+    passes = []
+
+    class Counted(Means):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            passes.append(len(pictures))
+            return super().forward(pictures)
+
+    network = FeatureNetwork("means", Remembering(Counted()))
+    alone = [PictureMetric(FeatureNetwork("means", Means())) for _ in range(3)]
+    together = [PictureMetric(network) for _ in range(3)]
+    pairs = picture_pairs(12)
+    for truth, near in pairs:
+        for columns in (alone, together):
+            guesses = (near, 255 - near, pairs[0][1])  # the model, another one, one guess for all
+            for column, guess in zip(columns, guesses, strict=True):
+                column.add(truth, guess)
+    assert len(passes) == 3 * 12
+    assert [each.totals() for each in together] == [each.totals() for each in alone]
 
 
 def test_a_handful_of_pictures_has_no_distance_between_sets():

@@ -151,3 +151,10 @@ def test_wrong_requests_are_refused_by_name() -> None:
         generate(model, rgb(), [GenerationStep("caption", "maskgit")])
     with pytest.raises(ConfigError, match="at least one step"):
         GenerationStep("caption", "autoregressive", steps=0)
+
+
+def test_of_no_samples_nothing_is_generated() -> None:
+    plan = [GenerationStep("tok_depth@224", "maskgit"), GenerationStep("caption", "autoregressive")]
+    nothing = Conditions(torch.zeros(0, dtype=torch.int64))
+    found = generate(micro_model(), nothing, plan)
+    assert {name: len(each) for name, each in found.items()} == {"tok_depth@224": 0, "caption": 0}

@@ -126,6 +126,11 @@ def test_what_cannot_be_done_is_said_with_the_remedy(world, tmp_path, capsys, wo
     assert not (tmp_path / "p.png").exists()
 
 
+def test_a_panel_that_is_named_as_no_picture_is_refused_before_the_work(world, tmp_path, capsys):
+    assert run(world.run, "--text", "a cat", "--panel", tmp_path / "panel") == 2
+    assert "such as panel.png" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_picture_is_named(world, tmp_path, capsys):
     file = tmp_path / "notes.jpg"
     file.write_text("no picture")

@@ -9,7 +9,7 @@ from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
 from fourmill.tokenize.crops import crop_settings
 from fourmill.train.predict import held_out
 from fourmill.train.published import load_published
-from fourmill.train.sampler import Sampler
+from fourmill.train.sampler import Sampler, TokenizerFolder
 from fourmill.train.schedules import default_step
 
 
@@ -92,6 +92,13 @@ def test_a_model_without_tokenizers_says_what_it_needs(world, tmp_path):
         bare.conditions(1, {"caption": ["a cat"]})
     with pytest.raises(ConfigError, match="no such folder of tokenizers"):
         Sampler.load(world.run, tmp_path / "nowhere")
+
+
+def test_a_tokenizer_of_another_vocabulary_than_the_models_is_refused(sampler, world, tmp_path):
+    (tmp_path / "tok_depth@32").symlink_to(world.tokenizers / "tok_caption")
+    found = TokenizerFolder(tmp_path, sampler.domains, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="the model's tok_depth@32 is 16 of 32"):
+        found["tok_depth@32"]
 
 
 def test_the_centre_square_of_a_label_of_another_size_is_that_of_the_picture(sampler, world):

@@ -47,7 +47,7 @@ class CaptionMetric(Metric):
 
     def add(self, truth: Label, predicted: Label) -> Scores:
         assert isinstance(predicted, str)
-        references = [" ".join(words_of(each)) for each in references_of(truth)]
+        references = [" ".join(words_of(each)) for each in references_of(truth)] or [""]
         candidate = " ".join(words_of(predicted))
         self._bleu += (candidate, references)
         self._cider += (candidate, references)
@@ -79,16 +79,17 @@ def words_of(text: str) -> list[str]:
 
 
 def references_of(label: Label) -> Sequence[str]:
-    """The captions that a truth holds: one text, a list of texts, or `{"captions": [...]}`.
+    """The captions that a truth holds: one text, a list of texts, or `{"captions": [...]}`; those
+    that say nothing are left out.
 
     Raises:
         ConfigError: none of these.
     """
     found: Any = label.get("captions") if isinstance(label, dict) else label
     listed = [found] if isinstance(found, str) else found
-    if not isinstance(listed, list) or not listed or not all(isinstance(e, str) for e in listed):
+    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
         raise ConfigError(
             'expected a caption, a list of captions, or {"captions": [...]}; found '
             f"{str(label)[:80]!r}"
         )
-    return listed
+    return [each for each in listed if words_of(each)]

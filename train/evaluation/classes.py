@@ -50,13 +50,13 @@ class ClassMetric(Metric):
         theirs = np.where(is_none, _NO_CLASS, theirs).astype(np.uint8)
         confusion = dense.confusion(ours, theirs)
         self._confusion += confusion
-        return _scores(confusion)
+        return self._scores(confusion)
 
     def totals(self) -> Scores:
-        return _scores(self._confusion)
+        return self._scores(self._confusion)
 
     def details(self) -> dict[str, Any]:
-        shares = _shares(self._confusion)
+        shares = self._shares(self._confusion)
         names = self._truth.classes or tuple(map(str, range(_NO_CLASS)))
         return {
             "iou_by_class": {
@@ -66,21 +66,21 @@ class ClassMetric(Metric):
             }
         }
 
+    def _scores(self, confusion: NDArray[np.int64]) -> Scores:
+        shares = self._shares(confusion)
+        known = shares[~np.isnan(shares)]
+        found = dense.classes(confusion)
+        return {
+            "mean_iou": float(known.mean()) if known.size else math.nan,
+            "pixel_accuracy": found["agreement"],
+        }
 
-def _scores(confusion: NDArray[np.int64]) -> Scores:
-    shares = _shares(confusion)
-    known = shares[~np.isnan(shares)]
-    found = dense.classes(confusion)
-    return {
-        "mean_iou": float(known.mean()) if known.size else math.nan,
-        "pixel_accuracy": found["agreement"],
-    }
-
-
-def _shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """By class of the truth."""
-    shares: NDArray[np.float64] = dense.iou_by_class(confusion)[:_NO_CLASS]
-    return shares
+    def _shares(self, confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+        """By class of the truth; NaN of those that do not count."""
+        shares: NDArray[np.float64] = dense.iou_by_class(confusion)[:_NO_CLASS]
+        # what is wrongly one of them is a miss of another class, and has no share of its own
+        shares[[each for each in self._ignored if each < _NO_CLASS]] = math.nan
+        return shares
 
 
 def _index(definition: Modality, name: str) -> int:

@@ -104,11 +104,28 @@ class Contest:
         self._unbound = 0
         self.skipped: Counter[str] = Counter()
 
-    def add(self, place: int, sample: Sample, drawn: Sequence[Label]) -> None:
+    def through_tokens(self, samples: Sequence[Sample]) -> list[Label | None]:
+        """What the truths of some samples are after the tokenizer; `None` where they cannot be
+        tokenized, or nothing shows what tokens lose."""
+        if self._tokenizer is None or not samples:
+            return [None] * len(samples)
+        try:
+            return [*_decoded(self._tokenizer, self._task, samples)]
+        except NoDecoderError:
+            return [None] * len(samples)
+        except SampleError:  # one of them harms no other
+            if len(samples) == 1:
+                return [None]
+            return [each for sample in samples for each in self.through_tokens([sample])]
+
+    def add(
+        self, place: int, sample: Sample, drawn: Sequence[Label], bound: Label | None = None
+    ) -> None:
         """Judge the predictions of one sample, which has a truth.
 
         Args:
             drawn: as many as `members`.
+            bound: what `through_tokens` gave.
 
         Raises:
             ConfigError: what was decoded does not have the crop's resolution.
@@ -123,8 +140,10 @@ class Contest:
             self._columns[SINGLE].add(truth, drawn[0])
         if self._guess is not None:
             self._columns[MEAN].add(truth, self._guess)
-        if self._tokenizer is not None:
-            self._add_bound(self._tokenizer, sample, truth)
+        if bound is not None:
+            self._columns[BOUND].add(truth, bound)
+        elif self._tokenizer is not None:
+            self._unbound += 1
         if self._neighbours is not None and self._classes is not None:
             label = sample.labels[self._classes]
             assert label is not None
@@ -154,18 +173,6 @@ class Contest:
         return Result(
             task, best.headline, totals, self._samples, dict(self.skipped), best.details(), notes
         )
-
-    def _add_bound(self, tokenizer: Tokenizer, sample: Sample, truth: Label) -> None:
-        label = sample.labels[self._task.truth.name]
-        assert label is not None
-        try:
-            tokens = tokenizer.tokenize([label], [sample.crop], [sample.image_size], [sample.key])
-            rows = tokens[:, 0] if tokens.ndim == 3 else tokens
-            decoded = tokenizer.detokenize(rows)[0]
-        except (SampleError, NoDecoderError):
-            self._unbound += 1
-            return
-        self._columns[BOUND].add(truth, decoded)
 
     def _refuse_other_size(self, truth: Label, predicted: Label) -> None:
         if not self._task.predicted.kind.is_dense:
@@ -203,6 +210,18 @@ class Contest:
         return predicted, str(sample.labels[name]) if name else ""
 
 
+def _decoded(tokenizer: Tokenizer, task: Task, samples: Sequence[Sample]) -> list[Label]:
+    """The truths of some samples through their tokens; networks take many as fast as one."""
+    labels = [each.labels[task.truth.name] for each in samples]
+    tokens = tokenizer.tokenize(
+        [label for label in labels if label is not None],
+        [each.crop for each in samples],
+        [each.image_size for each in samples],
+        [each.key for each in samples],
+    )
+    return tokenizer.detokenize(tokens[:, 0] if tokens.ndim == 3 else tokens)
+
+
 def truth_of(task: Task, sample: Sample) -> Label:
     """What the crop shows of the label that a prediction is compared with."""
     label = sample.labels[task.truth.name]
@@ -215,5 +234,5 @@ def is_empty(task: Task, label: Label | None) -> bool:
     if label is None or (isinstance(label, np.ndarray) and not label.size):
         return True
     if task.predicted.kind is Kind.TEXT:
-        return not any(each.strip() for each in references_of(label))
+        return not references_of(label)
     return False

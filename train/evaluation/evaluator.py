@@ -65,9 +65,11 @@ class Evaluator:
                     contest.skipped[reason or ""] += 1
                 else:
                     usable.append((place, sample))
-            predictions = self.predict(task, [each for _, each in usable], contest.members)
-            for (place, sample), drawn in zip(usable, predictions, strict=True):
-                contest.add(place, sample, drawn)
+            samples = [each for _, each in usable]
+            predictions = self.predict(task, samples, contest.members)
+            bounds = contest.through_tokens(samples)
+            for (place, sample), drawn, bound in zip(usable, predictions, bounds, strict=True):
+                contest.add(place, sample, drawn, bound)
             on_samples(len(part))
         return contest.result()
 
@@ -171,8 +173,9 @@ class Evaluator:
             assert isinstance(label, np.ndarray)
             first: Label = label[0] if label.ndim == 2 else label  # of the centre square
             return first
-        if kind is Kind.BOXES and "rgb" not in task.inputs.values():
-            # without a picture boxes are taken as those of a square
+        others = (self._dataset.modalities[each].definition.kind for each in task.inputs.values())
+        if kind is Kind.BOXES and not any(each.is_dense for each in others):
+            # without a picture, or a map of it, boxes are taken as those of a square
             assert isinstance(label, dict)
             return cropped_boxes(label, sample.crop[0], sample.image_size)
         return label

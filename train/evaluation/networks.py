@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fourmill.manifests.errors import ConfigError, MissingPackageError
 from fourmill.manifests.hub import HubWeights
 from fourmill.manifests.packages import package_file
-from fourmill.train.evaluation.pictures import FeatureNetwork
+from fourmill.train.evaluation.pictures import FeatureNetwork, Remembering
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 """What torch-fidelity calls Inception's weights, which `fid_inception` is of."""
@@ -44,7 +44,7 @@ def feature_network() -> FeatureNetwork:
         ) from error
     file = _inception_file()
     if file is None:
-        return FeatureNetwork("efficientnet_lite0", _Lite())
+        return FeatureNetwork("efficientnet_lite0", Remembering(_Lite()))
     try:
         torch.load(file, map_location="cpu", weights_only=True)  # that it is weights, no program
         network: Any = torchmetrics.image.fid.NoTrainInceptionV3(
@@ -57,7 +57,7 @@ def feature_network() -> FeatureNetwork:
     except Exception as error:
         raise ConfigError(f"{file}: not Inception's weights ({error}): remove it") from error
     network.num_features = 2048
-    return FeatureNetwork("inception", network)
+    return FeatureNetwork("inception", Remembering(network))
 
 
 class ClipScore:

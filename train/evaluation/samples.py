@@ -66,16 +66,18 @@ class Split:
         self._opened: dict[int, dict[str, Shard]] = {}
         counts = np.array(dataset.shard_column("rgb", "samples"), np.int64)
         starts = np.cumsum(counts) - counts
-        shards = dataset.shard_indices(split)
-        places = [(shard, row) for shard in shards for row in range(int(counts[shard]))]
-        if not places:
+        shards = np.array(list(dataset.shard_indices(split)), np.int64)
+        ends = np.cumsum(counts[shards])
+        if not ends.size or not ends[-1]:
             raise ConfigError(f"{dataset.url}: the split {split!r} holds no samples")
-        chosen = spread(len(places), limit)
-        self._places = [places[each] for each in chosen]
-        self._numbers = [int(starts[shard]) + row for shard, row in self._places]
+        chosen = np.array(spread(int(ends[-1]), limit), np.int64)
+        place = np.searchsorted(ends, chosen, side="right")
+        self._shards = shards[place]
+        self._rows = chosen - (ends - counts[shards])[place]
+        self._numbers = starts[self._shards] + self._rows
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._rows)
 
     def sample(self, index: int) -> Sample | None:
         """One of the samples, `None` for one whose picture cannot be read.
@@ -83,7 +85,7 @@ class Split:
         Raises:
             ShardError: a file is broken.
         """
-        shard, row = self._places[index]
+        shard, row = int(self._shards[index]), int(self._rows[index])
         opened = self._open(shard)
         labels: dict[str, Label | None] = {}
         for name, each in opened.items():
@@ -96,7 +98,7 @@ class Split:
             return None
         key = opened["rgb"].keys[row]
         crop = crop_settings(key, image.shape[0], image.shape[1], 1)
-        return Sample(self._numbers[index], key, image, crop, labels)
+        return Sample(int(self._numbers[index]), key, image, crop, labels)
 
     def _open(self, shard: int) -> dict[str, Shard]:
         """One shard of every modality; the last one stays open, as its neighbours are next."""

@@ -117,7 +117,7 @@ def _possible(
             "no tokenizers are at hand, so nothing can be decoded: give their folder with "
             "--tokenizers"
         )
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for name in sampler.domains.targets:
         if name not in sampler.tokenizers or name in given:
             continue
@@ -126,14 +126,15 @@ def _possible(
         is_there = is_there or _own_truth(dataset, stored.name) in dataset.modalities
         has_decoder = sampler.tokenizers[name].spec.kind != "vq-encoder"
         if is_there and has_decoder and stored.name not in given.values():
-            found.setdefault(stored.name, sampler.resolve(stored.name, target=True))
+            found.setdefault(stored.name, []).append(name)
     if not found:
         have = ", ".join(sorted(dataset.modalities))
         raise ConfigError(
             f"nothing to evaluate: of the model's targets ({', '.join(sampler.domains.targets)}) "
             f"none has a tokenizer with a decoder and labels in {dataset.url}, which has {have}"
         )
-    return list(found.values())
+    sizes = {each.name: each.input_size for each in sampler.domains.modalities}
+    return [min(names, key=lambda name: (sizes[name], name)) for names in found.values()]
 
 
 def _inputs(sampler: Sampler, dataset: Dataset, asked: Sequence[str]) -> dict[str, str]:

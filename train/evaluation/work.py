@@ -144,15 +144,19 @@ class Evaluation:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         settings = asdict(self._settings)
         settings.pop("batch_size")
+        tokenizers = self._sampler.tokenizers
+        used = {name for each in self.tasks for name in (each.target, *each.inputs)}
         return {
             "weights_sha256": digest,
             "snapshot": self._dataset.head.id,
             "settings": settings,
             "tasks": [
-                [each.target, each.truth.name, dict(each.inputs),
-                 asdict(self._sampler.tokenizers[each.target].spec)]
-                for each in self.tasks
+                [each.target, each.truth.name, dict(each.inputs)] for each in self.tasks
             ],
+            "tokenizers": {
+                name: tokenizers.weights_sha256(name) for name in sorted(used)
+                if name in tokenizers
+            },
             "losses": self._has_losses,
         }  # fmt: skip
 
