@@ -81,14 +81,6 @@ def test_cells_find_what_is_there_and_almost_all_of_the_nearest(tmp_path: Path) 
             Index(tmp_path / "idx")
 
 
-def test_cells_that_there_are_not_are_refused(tmp_path: Path) -> None:
-    build(tmp_path / "idx", unit(32), lists=4)
-    for wrong in (4, -2):
-        np.save(tmp_path / "idx" / "cells.npy", np.full(32, wrong))
-        with pytest.raises(ConfigError, match="names cells that there are not"):
-            Index(tmp_path / "idx")
-
-
 def test_ranks_are_counted_exactly_and_equal_vectors_are_no_find(tmp_path: Path) -> None:
     vectors = unit(40)
     index = build(tmp_path / "a", vectors)
