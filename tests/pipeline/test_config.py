@@ -78,7 +78,8 @@ tokenize:
 
 def test_every_shipped_configuration_is_valid():
     folder = Path(__file__).parents[2] / "configs"
-    trainings = {"small.yaml", "small-super-resolution.yaml"}  # on the dataset of another; `fourmill train` alone reads them
+    # on the dataset of another; `fourmill train` alone reads them
+    trainings = {"small.yaml", "small-super-resolution.yaml"}
     found = {each.name for each in folder.glob("*.yaml")} - trainings
     assert {"demo.yaml", "relabelling.yaml"} <= found
     assert all(load_config(folder / each).root for each in found)
