@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from engine import Clock, make_corpus
+from engine import Meter, make_corpus
 from PIL import Image
 from results import Result, show_parts
 
@@ -170,15 +170,16 @@ class Bench:
 
     def _engine_seconds(self, places: Sequence[Path]) -> float:
         """For each block, once it runs."""
-        clock = Clock()
         steps = [TokenizeStep(each, _CROPS, _MAX_SIDE) for each in places]
         plan = plan_wave(self.corpus, steps, relabel=True)
+        blocks = sum(-(-each // BLOCK_SAMPLES) for each in plan.samples.values())
+        meter = Meter(len(steps) * blocks)
         with ray_session(cpus=2):
-            Engine(plan, clock.note).run()
+            Engine(plan, meter.note).run()
         for step in plan.steps.values():  # the next run would find it done
             for writer in step.writers.values():
                 shutil.rmtree(Path(self.corpus.url) / writer.folder)
-        return clock.seconds * len(places)
+        return meter.cost.seconds * len(places)
 
     def _loop_seconds(self, place: Path, share: int) -> float:
         """For as many pictures as a block has, in this process."""
