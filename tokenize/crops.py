@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Int64, Num
+from jaxtyping import Float32, Int64, Num
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -76,6 +76,31 @@ def crop_dense(
     ]
     result = _RESAMPLERS[kind](label, boxes, size)
     return _flip(result, kind, crops[:, 4] == 1)
+
+
+def crop_known_depth(
+    depth: Num[np.ndarray, "H W"],
+    crops: Int64[np.ndarray, "crops 5"],
+    image_size: tuple[int, int],
+    size: int,
+) -> tuple[Float32[np.ndarray, "crops size size"], Float32[np.ndarray, "crops size size"]]:
+    """Crops of measured depth, in which 0 is unknown and has no say in what is beside it.
+
+    Returns:
+        Means of the known places, and what share of each new place is known; where that is less
+        than a half, the mean says nothing.
+    """
+
+    def resampled(plane: Num[np.ndarray, "H W"]) -> NDArray[np.float32]:
+        values = np.ascontiguousarray(plane, np.float32)
+        found: NDArray[np.float32] = crop_dense(values, Kind.DEPTH, crops, image_size, size)
+        return found
+
+    known, sums = depth > 0, resampled(depth)
+    if known.all():
+        return sums, np.ones_like(sums)
+    shares = resampled(known.astype(np.float32))
+    return sums / np.maximum(shares, np.float32(0.5)), shares
 
 
 def _centre_square(height: int, width: int) -> tuple[int, int, int, int, int]:

@@ -15,7 +15,7 @@ from fourmill.manifests.modalities import Kind, Modality
 from fourmill.manifests.shards import Shard
 from fourmill.tokenize.base import CropSettings
 from fourmill.tokenize.boxes import clip_box
-from fourmill.tokenize.crops import crop_dense, crop_settings
+from fourmill.tokenize.crops import crop_dense, crop_known_depth, crop_settings
 from fourmill.train.order import spread
 
 _SURE = 0.5  # share of a resampled place that has to be known
@@ -148,16 +148,5 @@ def cropped_boxes(
 def _cropped_depth(
     depth: NDArray[Any], sample: Sample, side: int
 ) -> Float32[np.ndarray, "side side"]:
-    def resampled(plane: NDArray[Any]) -> NDArray[Any]:
-        values = np.ascontiguousarray(plane, np.float32)
-        found: NDArray[Any] = crop_dense(values, Kind.DEPTH, sample.crop, sample.image_size, side)[
-            0
-        ]
-        return found
-
-    known = depth > 0
-    if known.all():
-        return resampled(depth)
-    share = resampled(known)
-    mean = resampled(depth) / np.maximum(share, _SURE)
-    return np.where(share >= _SURE, mean, 0).astype(np.float32)
+    means, shares = crop_known_depth(depth, sample.crop, sample.image_size, side)
+    return np.where(shares[0] >= _SURE, means[0], 0)

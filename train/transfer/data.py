@@ -24,7 +24,7 @@ from fourmill.manifests.labels import check_label
 from fourmill.manifests.modalities import Kind, Masking, Modality
 from fourmill.manifests.resampling import picked
 from fourmill.manifests.shards import Shard
-from fourmill.tokenize.crops import crop_dense, crop_settings
+from fourmill.tokenize.crops import crop_dense, crop_known_depth, crop_settings
 from fourmill.train.transfer.config import AugmentConfig
 from fourmill.train.transfer.draws import drawing_from, seed_of
 
@@ -194,12 +194,8 @@ def _crop_depth(
 ) -> Float32[np.ndarray, "crops size size"]:
     """Crops of depth whose unknown places, which are 0, have no say in what is beside them; unknown
     is what lies mostly in them."""
-    shares, sums = (
-        crop_dense(plane.astype(np.float32), Kind.DEPTH, crops, image_size, size)
-        for plane in (label > 0, label)
-    )
-    depth = np.where(shares > _MOSTLY, sums / np.maximum(shares, _MOSTLY), 0)
-    return depth.astype(np.float32)
+    means, shares = crop_known_depth(label, crops, image_size, size)
+    return np.where(shares > _MOSTLY, means, 0)
 
 
 class _Opened:
