@@ -85,6 +85,15 @@ class Domains:
         return self.modalities[self.index(name)]
 
 
+def meanings(modality: Modality) -> set[str]:
+    """What else people call a modality of a model: its folder, what its tokens encode.
+
+    `tok_depth@224` is `depth`, `rgb@224` is `rgb`.
+    """
+    names = {modality.folder, modality.folder.removeprefix("tok_").partition("@")[0]}
+    return names | ({modality.token_of} if modality.token_of else set())
+
+
 def num_positions(modality: Modality) -> int:
     """Rows of a modality's table of positions."""
     return SEQUENCE_POSITIONS if modality.masking in SEQUENCES else modality.max_tokens

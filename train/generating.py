@@ -111,15 +111,13 @@ def _read_given(
     """Labels by modality, a label a sample, and the samples' names."""
     from fourmill.manifests.labels import decode_label
     from fourmill.manifests.modalities import modality
-    from fourmill.train.given import read_label, read_photo
+    from fourmill.train.given import read_label, read_photo, read_text
 
     columns: dict[str, list[Label | None]] = {}
     if pictures:
         columns["rgb"] = [read_photo(path) for path in pictures]
     if text:
-        if not all(each.strip() for each in text):
-            raise ConfigError('--text "": an empty text says nothing; write one, or leave it out')
-        columns["caption"] = [*text]
+        columns["caption"] = [read_text(each) for each in text]
     for each in given:
         name, equals, file = each.partition("=")
         if not equals:

@@ -27,10 +27,10 @@ from fourmill.tokenize.registry import weights_sha256
 from fourmill.train import runs
 from fourmill.train.config import load_train_config
 from fourmill.train.devices import autocast, choose_device, choose_dtype
-from fourmill.train.domains import CONTINUOUS, Domains
+from fourmill.train.domains import CONTINUOUS, Domains, meanings
 from fourmill.train.generate import Conditions, generate
 from fourmill.train.model import FourM
-from fourmill.train.published import Which, load_published, located
+from fourmill.train.published import Which, open_published
 from fourmill.train.schedules import GenerationStep
 
 _UNKNOWN = -1
@@ -158,12 +158,12 @@ class Sampler:
             ConfigError: no model there, or a folder of tokenizers that is not.
             MissingPackageError: an id that is not on this machine and cannot be fetched.
         """
-        place = run_folder(where)
-        folder = tokenizers or _tokenizers_of(place)
-        if folder is not None and not folder.is_dir():
-            raise ConfigError(f"{folder}: no such folder of tokenizers; give --tokenizers")
+        if tokenizers is not None and not tokenizers.is_dir():
+            raise ConfigError(f"{tokenizers}: no such folder of tokenizers; give --tokenizers")
+        opened = open_published(run_folder(where), weights)
+        folder = tokenizers or _tokenizers_of(opened.file)
         chosen = choose_device(device)
-        model = load_published(place, weights).to(chosen).eval()
+        model = opened.load().to(chosen).eval()
         found = TokenizerFolder(folder, model.domains, chosen)
         return Sampler(model, found, chosen, choose_dtype(dtype, chosen))
 
@@ -185,10 +185,10 @@ class Sampler:
         possible = domains.targets if target else domains.inputs
         if name in possible:
             return name
-        found = [each for each in possible if name in _meanings(domains.modality(each))]
+        found = [each for each in possible if name in meanings(domains.modality(each))]
         if found:
             return min(found, key=lambda each: _preference(domains.modality(each)))
-        known = {*possible, *(n for each in possible for n in _meanings(domains.modality(each)))}
+        known = {*possible, *(n for each in possible for n in meanings(domains.modality(each)))}
         role = "target" if target else "input"
         raise UnknownNameError(f"{role} of this model", name, sorted(known))
 
@@ -301,20 +301,13 @@ def run_folder(where: str | Path) -> str | Path:
     return where
 
 
-def _tokenizers_of(where: str | Path) -> Path | None:
-    """The tokenizers that a run was made with; `None` for a model without a run."""
-    place = located(where)
-    for folder in (place, *place.resolve().parents[:3]):
-        run = runs.read_run(folder) if folder.is_dir() else None
+def _tokenizers_of(weights: Path) -> Path | None:
+    """The tokenizers of the run in whose folder a file of weights lies; `None` without a run."""
+    for folder in weights.resolve().parents[:3]:
+        run = runs.read_run(folder)
         if run is not None:
             return run.config.tokenizers if run.config.tokenizers.is_dir() else None
     return None
-
-
-def _meanings(definition: Modality) -> set[str]:
-    """What else a modality of a model is called: what its tokens encode, its folder."""
-    names = {definition.folder, definition.folder.removeprefix("tok_").partition("@")[0]}
-    return names | ({definition.token_of} if definition.token_of else set())
 
 
 def _preference(definition: Modality) -> tuple[bool, int, str]:

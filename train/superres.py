@@ -5,14 +5,14 @@ given at the small size is held, whatever of it there is.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import Kind, Masking, Modality
-from fourmill.train.domains import Domains
+from fourmill.train.domains import Domains, meanings
 from fourmill.train.sampler import Sampler
-from fourmill.train.schedules import GenerationStep
+from fourmill.train.schedules import GenerationStep, preset
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,8 @@ def small_inputs(domains: Domains) -> list[str]:
 def usual_plan(domains: Domains, targets: Sequence[str]) -> list[GenerationStep]:
     """As the reference generates: 8 steps that fill few positions, many, few, the surest first; at
     temperature 1 of the likeliest 0.8, with guidance 2; each target is seen by the next."""
-    return [
-        GenerationStep(
-            large_target(domains, name), "maskgit", steps=8, schedule="cosine", temperature=1.0,
-            top_p=0.8, guidance=2.0,
-        )
-        for name in targets
-    ]  # fmt: skip
+    finer = preset("finer").grid
+    return [replace(finer, target=large_target(domains, name)) for name in targets]
 
 
 def _is_grid(modality: Modality) -> bool:
@@ -120,14 +115,9 @@ def _of_size(domains: Domains, names: Sequence[str], size: int) -> dict[str, Mod
 def _named(role: str, name: str, found: Mapping[str, Modality]) -> str:
     if name in found:
         return name
-    meant = [each for each, modality in found.items() if name in _meanings(modality)]
+    meant = [each for each, modality in found.items() if name in meanings(modality)]
     if not meant:
-        short = {min(_meanings(each), key=len) for each in found.values()}
+        short = {min(meanings(each), key=len) for each in found.values()}
         raise UnknownNameError(f"{role} of this model", name, {*found, *short})
     # tokens before pixels: large tokens are learned from small ones above all
     return min(meant, key=lambda each: found[each].kind is not Kind.TOKENS)
-
-
-def _meanings(modality: Modality) -> set[str]:
-    base = modality.name.removeprefix("tok_").partition("@")[0]
-    return {base, modality.folder, *([modality.token_of] if modality.token_of else [])}
