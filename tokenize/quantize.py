@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_CHUNK = 2**22  # similarities held at once, 16 MiB
+_CHUNK, _CHUNK_ON_CPU = 2**22, 2**17  # similarities held at once: 16 MiB, and what a cache holds
 
 
 class CosineCodebook(nn.Module):
@@ -257,5 +257,13 @@ def _per_channel(values: Tensor) -> Tensor:
 def nearest(vectors: Float[Tensor, "N L"], codes: Float[Tensor, "K L"]) -> Int[Tensor, " N"]:
     """Id of the code of largest cosine, never holding more than a few rows of all similarities."""
     unit_KL = F.normalize(codes, dim=-1)
-    chunks = torch.split(F.normalize(vectors, dim=-1), max(1, _CHUNK // len(codes)))
-    return torch.cat([(chunk_NL @ unit_KL.T).argmax(dim=-1) for chunk_NL in chunks])
+    held = _CHUNK_ON_CPU if vectors.device.type == "cpu" else _CHUNK
+    chunks = torch.split(F.normalize(vectors, dim=-1), max(1, held // len(codes)))
+    return torch.cat([_largest(chunk_NL @ unit_KL.T) for chunk_NL in chunks])
+
+
+def _largest(similarities: Float[Tensor, "N K"]) -> Int[Tensor, " N"]:
+    if similarities.device.type == "cpu" and similarities.dtype == torch.float32:
+        # several times as fast as torch's
+        return torch.from_numpy(similarities.detach().numpy().argmax(axis=-1))
+    return similarities.argmax(dim=-1)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Num, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -104,10 +104,10 @@ def standardised(depth: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
 
 
 def to_tensor(
-    definition: Modality, crops: NDArray[np.generic]
+    definition: Modality, crops: NDArray[np.generic] | Tensor
 ) -> Float[Tensor, "B C S S"] | Int[Tensor, "B S S"]:
     """What the network sees of crops that `cut` made; ids of classes from 1, unknown 0."""
-    tensor = torch.from_numpy(crops)
+    tensor = torch.as_tensor(crops)
     if definition.kind is Kind.CLASSES:
         ids = tensor.long()
         return torch.where(ids == UNKNOWN_CLASS, 0, ids + 1)
@@ -131,16 +131,18 @@ def to_labels(definition: Modality, values: Float[Tensor, "B C S S"]) -> list[La
     return [each.copy() for each in _INVERSES[definition.kind](array)]
 
 
-def refuse_classes(definition: Modality, ids: Int[Tensor, "K S S"], num_labels: int) -> None:
+def refuse_classes(
+    definition: Modality, classes: UInt8[np.ndarray, "K S S"], num_classes: int
+) -> None:
     """Refuse class ids that the network has no embedding for.
 
     Raises:
         SampleError: the largest id found.
     """
-    largest = int(ids.max())
-    if largest >= num_labels:
+    largest = int(np.where(classes == UNKNOWN_CLASS, 0, classes).max())
+    if largest >= num_classes:
         raise SampleError(
-            definition.name, f"found class {largest - 1}, the tokenizer knows 0 to {num_labels - 2}"
+            definition.name, f"found class {largest}, the tokenizer knows 0 to {num_classes - 1}"
         )
 
 

@@ -125,13 +125,14 @@ class VQTokenizer(NetworkTokenizer):
         keys: Sequence[str],
     ) -> NDArray[np.integer[Any]]:
         """`[B, crops, tokens]`; see `Tokenizer`."""
-        inputs = [
-            self.prepare(label, settings, size)
+        cropped = [
+            self._cropped(label, settings, size)
             for label, settings, size in zip(labels, crops, image_sizes, strict=True)
         ]
-        ids = self.encode(torch.cat(inputs)).flatten(1).numpy()
+        # numbers of four bytes for one pass at a time, not for all of what is often bytes
+        ids = self._in_batches(self._ids, torch.from_numpy(np.concatenate(cropped)))
         dtype = token_dtype(self.spec.vocab_size)
-        return ids.reshape(len(inputs), -1, ids.shape[-1]).astype(dtype)
+        return ids.numpy().reshape(len(cropped), -1, self.spec.max_tokens).astype(dtype)
 
     def detokenize(self, tokens: NDArray[np.integer[Any]]) -> list[Label]:
         """Labels of `size` pixels square, or of a cell a token for feature maps."""
@@ -147,11 +148,19 @@ class VQTokenizer(NetworkTokenizer):
         Raises:
             SampleError: a label of wrong shape, range or type.
         """
+        return to_tensor(self.definition, self._cropped(label, crops, image_size))
+
+    def _cropped(
+        self, label: Label, crops: CropSettings, image_size: tuple[int, int]
+    ) -> NDArray[Any]:
         cropped = cut(self.definition, label, crops, image_size, self.side)
-        values = to_tensor(self.definition, cropped)
         if self.definition.kind is Kind.CLASSES:
-            refuse_classes(self.definition, values, self.network.shape.labels)
-        return values
+            refuse_classes(self.definition, cropped, self.network.shape.labels - 1)
+        return cropped
+
+    @torch.inference_mode()
+    def _ids(self, cropped: Tensor) -> Int[Tensor, "B h w"]:
+        return self.network.tokenize(to_tensor(self.definition, cropped))
 
     @torch.inference_mode()
     def encode(

@@ -12,7 +12,7 @@ from fourmill.pipeline.cli import main
 FIELDS = {
     "name", "value", "unit", "baseline", "baseline_value", "ratio", "goal", "ok", "machine",
 }  # fmt: skip
-ENGINE = Path(__file__).parents[2] / "benchmarks" / "engine.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def test_bench_prints_what_a_benchmark_finds(capfd):
@@ -43,8 +43,27 @@ def test_a_benchmark_that_is_not_there_is_told(words, message, capsys):
 @pytest.mark.ray
 def test_the_benchmark_of_the_engine_measures_the_driver():
     # the other parts run the same engine with networks, and take minutes
-    command = [sys.executable, str(ENGINE), "--json", "--units", "300", "--only", "driver"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    names = [json.loads(each)["name"].split("/")[1:3] for each in lines]
+    names = [each.split("/")[1:3] for each in measured("engine", "--only driver --units 300")]
     parts = ["driver", "driver-flat", "driver-memory"]
     assert names == [[part, way] for way in ("together", "apart") for part in parts]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_benchmark_of_tokenizing_measures_crops_writing_and_decoding():
+    assert measured("tokenizing", "--samples 128 --repeats 1") == [
+        "tokenize/ten-crops/demo",
+        "tokenize/ten-crops/transformer",
+        "tokenize/write/ten-crops",
+        "tokenize/write-share/ten-crops",
+        "tokenize/write/one-crop",
+        "tokenize/write-share/one-crop",
+        "tokenize/three-at-once",
+    ]
+
+
+def measured(name: str, options: str) -> list[str]:
+    """What a benchmark says that it measured."""
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--json", *options.split()]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [json.loads(each)["name"] for each in lines]
