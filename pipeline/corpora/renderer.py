@@ -4,9 +4,11 @@ EGL with Mesa's llvmpipe is enough. Colours are means of four samples a pixel; d
 ids are those of one sample, so that no value is a mixture.
 """
 
+import importlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -72,6 +74,10 @@ class Renderer:
     """
 
     def __init__(self, height: int, width: int) -> None:
+        # Mesa's and Triton's LLVM share their symbols: loaded second, Triton's ends the process,
+        # and torch loads it in a worker that renders first and labels then
+        with suppress(ImportError):
+            importlib.import_module("triton")
         # frames are made in parallel by processes; threads inside would only disturb them
         os.environ.setdefault("LP_NUM_THREADS", "1")
         try:

@@ -1,6 +1,8 @@
 """Meshes and the renderer: truth is what geometry says, without any package's furniture."""
 
 import io
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -104,3 +106,10 @@ def test_an_obj_file_becomes_metric_triangles_without_its_glass() -> None:
     textured = mesh.vertices[mesh.triangles[2]]
     assert textured["tint"].tolist() == [[255, 255, 255]] * 3  # black beside a texture means white
     assert mesh.textures[textured["layer"][0], 0, 0].tolist() == [0, 200, 0, 255]
+
+
+def test_a_process_that_has_rendered_can_load_networks() -> None:
+    """In a process of its own: what goes wrong ends it."""
+    words = "import fourmill.pipeline.corpora.renderer as r; r.renderer(8, 8); import torch._dynamo"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
