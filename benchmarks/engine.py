@@ -67,7 +67,7 @@ class Options:
 
     Attributes:
         only: these parts.
-        samples: pictures, 512 x 384, that are labelled.
+        samples: pictures, 512 x 384, that networks label; 96 times as many where there is none.
         repeats: of each pair.
         units: of work that the driver is watched over, three for each block.
         shards: of the finished dataset.
@@ -75,7 +75,7 @@ class Options:
     """
 
     only: tuple[str, ...] = ("overhead", "decode", "experts", "pools", "driver", "plan")
-    samples: int = 512
+    samples: int = 128
     repeats: int = 3
     units: int = 10_000
     shards: int = 10_000
@@ -222,7 +222,7 @@ class Bench:
     @cached_property
     def large_corpus(self) -> Dataset:
         """The same, enough of it for what is done in no time."""
-        return make_corpus(self.folder / "large", 4, 8 * self.options.samples, 512)
+        return make_corpus(self.folder / "large", 4, 24 * self.options.samples, 512)
 
     def overhead(self) -> Iterator[Result]:
         """A network on one worker, and the bare loop."""
