@@ -36,6 +36,7 @@ def index(
     tokenizers: Path | None = None,
     weights: Literal["model", "average"] = "model",
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     json: bool = False,
 ) -> None:
     """An index of a dataset by a feature that the model predicts of every sample.
@@ -58,6 +59,7 @@ def index(
         tokenizers: folder of the tokenizers; by default those of the run.
         weights: average for the averages that a run with `ema` keeps.
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
+        dtype: of activations.
         json: print what was done as JSON.
     """
     from fourmill.train.features import centred, choose_feature, identity
@@ -66,7 +68,7 @@ def index(
 
     refuse_other_folder(out)
     dataset = Dataset.open(root)
-    sampler = Sampler.load(model, tokenizers, device, weights=weights)
+    sampler = Sampler.load(model, tokenizers, device, dtype, weights)
     chosen = choose_feature(sampler, feature)
     names = _inputs(sampler, from_)
     about = About(
@@ -106,6 +108,7 @@ def search(
     tokenizers: Path | None = None,
     weights: Literal["model", "average"] = "model",
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     json: bool = False,
 ) -> None:
     """The samples of an index that are nearest to a text, a picture, or any modality of a sample.
@@ -132,6 +135,7 @@ def search(
         tokenizers: folder of the tokenizers; by default those of the run.
         weights: average for the averages that a run with `ema` keeps.
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
+        dtype: of activations.
         json: print what was found as JSON.
     """
     from fourmill.manifests.render import refuse_no_picture
@@ -146,7 +150,7 @@ def search(
     opened = Index(index)
     if panel is not None:
         refuse_no_picture(panel)
-    sampler = Sampler.load(model, tokenizers, device, weights=weights)
+    sampler = Sampler.load(model, tokenizers, device, dtype, weights)
     about = opened.about
     if about.feature not in (*sampler.domains.targets, "encoder") or (
         identity(sampler, about.feature) != about.model
