@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +229,35 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_task_that_it_was_at(
     for name in ("report.json", "report.md", "caption.jsonl", "depth.png"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_two_processes_do_not_write_one_evaluation_and_a_dead_one_is_not_waited_for(
+    world, tmp_path
+):
+    out = tmp_path / "out"
+    options = {
+        "tasks": ("depth",), "out": out, "losses": False, "training": 0, "device": "cpu",
+        "dtype": "float32",
+    }  # fmt: skip
+    other = (
+        "import sys, time; from pathlib import Path\n"
+        "from fourmill.train.evaluation.folder import ReportFolder\n"
+        "with ReportFolder(Path(sys.argv[1]), {'other': 'evaluation'}).begun():\n"
+        "    print('begun', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", other, out], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            with pytest.raises(ConfigError, match=r"another process evaluates there.*--out"):
+                evaluate(str(world.run), world.root, **options)
+        finally:
+            process.kill()
+    evaluate(str(world.run), world.root, **options)
+    assert (out / "report.md").is_file()
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert not (out / ".lock").exists()
 
 
 def test_a_finished_evaluation_is_not_done_again_and_another_is_not_written_over(

@@ -97,17 +97,21 @@ class Evaluation:
         return ReportFolder(out, self._identity())
 
     def run(self, folder: ReportFolder) -> dict[str, Any]:
-        """Do what is not done yet, write it, and give the report."""
-        folder.begin()
-        records = [folder.done(each.name) or self._run(each, folder) for each in self.tasks]
-        report = self._identity() | {
-            "model": self._wanted.model,
-            "root": self._dataset.url,
-            "tasks": records,
-            "cross_entropy": self._losses(),
-            "notes": [note for note in (self._why_no_losses(), self._why_no_mean()) if note],
-        }
-        folder.commit(report)
+        """Do what is not done yet, write it, and give the report.
+
+        Raises:
+            ConfigError: another process writes the folder.
+        """
+        with folder.begun():
+            records = [folder.done(each.name) or self._run(each, folder) for each in self.tasks]
+            report = self._identity() | {
+                "model": self._wanted.model,
+                "root": self._dataset.url,
+                "tasks": records,
+                "cross_entropy": self._losses(),
+                "notes": [note for note in (self._why_no_losses(), self._why_no_mean()) if note],
+            }
+            folder.commit(report)
         return report
 
     def _run(self, task: Task, folder: ReportFolder) -> dict[str, Any]:
