@@ -116,8 +116,8 @@ def test_the_page_has_the_figures_and_published_ones_with_their_source(report):
 def ensembles(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> dict:
     out = tmp_path_factory.mktemp("ensembles") / "evaluation"
     evaluate(
-        str(gallery.run), gallery.root, ensemble=3, classes="imagenet", out=out, device="cpu",
-        dtype="float32", truth=("normal=truth_normal",), losses=False,
+        str(gallery.run), gallery.root, ensemble=3, classes="imagenet.0.class_name", out=out,
+        device="cpu", dtype="float32", truth=("normal=truth_normal",), losses=False,
     )  # fmt: skip
     found: dict = json.loads((out / "report.json").read_text())
     return found

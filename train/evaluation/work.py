@@ -56,8 +56,9 @@ class Evaluation:
         self._wanted, self._settings = wanted, settings
         self._dataset = Dataset.open(wanted.root)
         have = self._dataset.modalities
-        if settings.classes is not None and settings.classes not in have:
-            raise UnknownNameError(f"modality in {self._dataset.url}", settings.classes, have)
+        place = settings.class_label
+        if place is not None and place.modality not in have:
+            raise UnknownNameError(f"modality in {self._dataset.url}", place.modality, have)
         if settings.classes is not None and "train" not in self._dataset.head.splits:
             raise ConfigError(
                 f"--classes {settings.classes}: {self._dataset.url} has no split train, whose "
