@@ -272,7 +272,10 @@ def test_a_finished_evaluation_is_not_done_again_and_another_is_not_written_over
         evaluate(str(world.run), world.root, out=out, seed=1)
 
 
-def test_an_evaluation_with_other_weights_of_a_tokenizer_is_another(world, tmp_path):
+@pytest.mark.parametrize("decodes_otherwise", [False, True])
+def test_an_evaluation_with_other_weights_of_a_tokenizer_is_another(
+    world, tmp_path, decodes_otherwise
+):
     folder = tmp_path / "tokenizers"
     shutil.copytree(world.tokenizers, folder)
     options = {
@@ -282,6 +285,9 @@ def test_an_evaluation_with_other_weights_of_a_tokenizer_is_another(world, tmp_p
     evaluate(str(world.run), world.root, **options)
     file = folder / "tok_depth@32" / "model.safetensors"
     state = {name: each * 0.5 for name, each in load_file(file).items()}
+    if decodes_otherwise:  # what leads a decoder lies in a folder of its own
+        file = file.parent / "controlnet" / file.name
+        file.parent.mkdir()
     save_file(state, file)
     with pytest.raises(ConfigError, match="holds something else"):
         evaluate(str(world.run), world.root, **options)

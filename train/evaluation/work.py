@@ -159,7 +159,7 @@ class Evaluation:
                 [each.target, each.truth.name, dict(each.inputs)] for each in self.tasks
             ],
             "tokenizers": {
-                name: tokenizers.weights_sha256(name) for name in sorted(used)
+                name: tokenizers.decoding_sha256(name) for name in sorted(used)
                 if name in tokenizers
             },
             "losses": self._has_losses,
