@@ -12,7 +12,8 @@
     │   ├── SnapshotError     a manifest is missing, broken, or of an unknown schema
     │   └── StoreError        an object store refuses, or cannot be reached
     ├── SampleError           one sample failed: it is recorded and marked, and the run goes on
-    └── TrainingError         a training run cannot go on (a loss that is not finite, wrong data)
+    ├── TrainingError         a training run cannot go on (a loss that is not finite, wrong data)
+    └── GenerationError       a model gives scores that nothing can be drawn from
 
 The command line prints any of them as one line, without a traceback, and exits with code 2. A
 message says where, what was found, what was expected, and what to do.
@@ -98,3 +99,7 @@ class SampleError(FourmillError):
 
 class TrainingError(FourmillError):
     """A training run cannot go on."""
+
+
+class GenerationError(FourmillError):
+    """A model gives scores that nothing can be drawn from."""

@@ -19,6 +19,8 @@ from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Modality
 
 SPEC_FILE = "spec.json"
+CONTROLNET = "controlnet"
+"""The folder of a ControlNet inside a tokenizer's, see `controlled.py`."""
 
 CropSettings = Int64[np.ndarray, "crops 5"]
 """Rows of (top, left, height, width, flip) in pixels of the stored image."""

@@ -20,14 +20,11 @@ from torch.nn import functional as F
 from fourmill.manifests.errors import ConfigError, NoDecoderError
 from fourmill.manifests.modalities import Kind, Modality
 from fourmill.tokenize.autoencoder import EncoderConfig, TokenEncoder
-from fourmill.tokenize.base import TokenizerSpec
+from fourmill.tokenize.base import CONTROLNET, TokenizerSpec
 from fourmill.tokenize.diffused import seed_of
 from fourmill.tokenize.drawing import Drawing, PictureModel, load_controlnet
 from fourmill.tokenize.encoder_only import EncoderOnly
 from fourmill.tokenize.vq import VQTokenizer
-
-CONTROLNET = "controlnet"
-"""The folder of the ControlNet inside the tokenizer's."""
 
 
 class ControlledTokenizer(VQTokenizer):

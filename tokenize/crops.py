@@ -18,6 +18,7 @@ from fourmill.tokenize.draws import uniforms
 
 _ATTEMPTS = 10
 _RATIOS = (3 / 4, 4 / 3)
+_KNOWN = np.float32(0.5)  # least share of a place, for it to be known
 
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of a label, as Pillow has it."""
@@ -83,12 +84,11 @@ def crop_known_depth(
     crops: Int64[np.ndarray, "crops 5"],
     image_size: tuple[int, int],
     size: int,
-) -> tuple[Float32[np.ndarray, "crops size size"], Float32[np.ndarray, "crops size size"]]:
+) -> Float32[np.ndarray, "crops size size"]:
     """Crops of measured depth, in which 0 is unknown and has no say in what is beside it.
 
     Returns:
-        Means of the known places, and what share of each new place is known; where that is less
-        than a half, the mean says nothing.
+        Means of the known places; 0 where less than a half of what a new place is made of is known.
     """
 
     def resampled(plane: Num[np.ndarray, "H W"]) -> NDArray[np.float32]:
@@ -98,9 +98,9 @@ def crop_known_depth(
 
     known, sums = depth > 0, resampled(depth)
     if known.all():
-        return sums, np.ones_like(sums)
+        return sums
     shares = resampled(known.astype(np.float32))
-    return sums / np.maximum(shares, np.float32(0.5)), shares
+    return np.where(shares >= _KNOWN, sums / np.maximum(shares, _KNOWN), 0)
 
 
 def _centre_square(height: int, width: int) -> tuple[int, int, int, int, int]:

@@ -1,17 +1,18 @@
 """From a folder to the tokenizer in it, of whatever kind.
 
-`spec` and `weights_sha256` read files alone, so that a plan needs no networks.
+`spec`, `weights_sha256` and `decoding_sha256` read files alone, so that a plan needs no networks.
 """
 
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fourmill.manifests.errors import ConfigError, UnknownNameError
-from fourmill.tokenize.base import SPEC_FILE, Tokenizer, TokenizerSpec
+from fourmill.manifests.hashing import sha256_of
+from fourmill.tokenize.base import CONTROLNET, SPEC_FILE, Tokenizer, TokenizerSpec
 from fourmill.tokenize.folders import whole_folder
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ PUBLISHER = "EPFL-VILAB/"
 
 _SETTINGS = "config.json"  # of published weights
 _DIGESTED = (SPEC_FILE, "model.safetensors", "vocabulary.json")
+_WEIGHTS = (".json", ".safetensors")  # in a folder that diffusers wrote
 
 
 def load(place: Path | str, size: int | None = None) -> Tokenizer:
@@ -99,8 +101,32 @@ def weights_sha256(folder: Path) -> str:
     is_published = _is_published(folder)
     if not is_published:
         spec(folder)
+    return _digest(folder, (*_DIGESTED, *([_SETTINGS] if is_published else [])))
+
+
+def decoding_sha256(folder: Path) -> str:
+    """Digest of all that decides what the tokens mean and are decoded to: `weights_sha256`, with
+    the ControlNet where one leads the decoder.
+
+    A ControlNet is no part of the lineage of tokens: they are the same whatever it is.
+
+    Raises:
+        ConfigError: no tokenizer is there.
+    """
+    tokens = weights_sha256(folder)
+    controlnet = folder / CONTROLNET
+    names = sorted(
+        each.relative_to(folder).as_posix()
+        for each in controlnet.rglob("*")
+        if each.suffix in _WEIGHTS
+    )
+    return sha256_of([tokens, _digest(folder, names)]) if names else tokens
+
+
+def _digest(folder: Path, names: Iterable[str]) -> str:
+    """Of the files of those names that are there."""
     digest = hashlib.sha256()
-    for name in (*_DIGESTED, *([_SETTINGS] if is_published else [])):
+    for name in names:
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
@@ -31,6 +31,7 @@ def edit(
     panel: Path = Path("edited.png"),
     tokenizers: Path | None = None,
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     json: bool = False,
 ) -> None:
     """Change one label of a sample, and generate again what follows from it, from the same seed.
@@ -58,6 +59,7 @@ def edit(
         panel: the picture.
         tokenizers: folder of the tokenizers; by default those of the run.
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
+        dtype: of activations.
         json: print how much of each target changed, and texts and boxes, as JSON.
     """
     from fourmill.manifests.render import refuse_no_picture
@@ -73,7 +75,7 @@ def edit(
     ):
         raise ConfigError("give one of --root with --key, --image, and --text")
     refuse_no_picture(panel)
-    sampler = Sampler.load(model, tokenizers, device)
+    sampler = Sampler.load(model, tokenizers, device, dtype)
     given, number = _given(sampler, root, key, image, text, edits, hold)
     targets = [name for each in to for name in each.split(",") if name]
     plan = chosen_steps(sampler, list(given), targets, set)

@@ -101,7 +101,7 @@ def identity(sampler: Sampler, feature: str) -> str:
     if feature != ENCODER:
         if feature not in sampler.tokenizers:
             raise ConfigError(f"{feature}: no tokenizer decodes it; give a folder (--tokenizers)")
-        parts["tokenizer"] = sampler.tokenizers.weights_sha256(feature)
+        parts["tokenizer"] = sampler.tokenizers.decoding_sha256(feature)
     return sha256_of(parts)
 
 

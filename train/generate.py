@@ -22,7 +22,7 @@ from fourmill.train.guidance import (
     warn_of_always_given,
 )
 from fourmill.train.model import FourM
-from fourmill.train.sampling import draw
+from fourmill.train.sampling import draw, refuse_nothing_drawn
 from fourmill.train.schedules import GenerationStep, filled_share, temperature_at
 from fourmill.train.selection import PADDING, compact
 from fourmill.train.writing import has_gaps, write_sequence
@@ -52,6 +52,7 @@ def generate(
             condition.
         ConfigError: a target that it cannot predict, not by this scheme, or that is known
             already; conditions that contradict each other, see `Conditions.prepared`.
+        GenerationError: scores that are not finite.
     """
     for step in plan:
         _refuse_wrong_scheme(model.domains, step)
@@ -159,6 +160,7 @@ def _fill_once(
     logits = predict(model, step, sides_of(step, conditions, made), position, number)
     noise = uniforms(keys, f"{stream} token", size).gather(1, position.clamp(min=0))
     token, sureness = draw(logits, step, temperature_at(step, number), noise)
+    refuse_nothing_drawn(sureness.isfinite().all(), step.target)
     kept = position >= 0
     if step.scheme == "maskgit":
         kept = kept & (_rank(-sureness.masked_fill(~kept, -1)) < wanted[:, None])

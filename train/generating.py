@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from tyro.conf import Positional, arg
@@ -40,6 +40,7 @@ def generate(
     out: Path | None = None,
     tokenizers: Path | None = None,
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     json: bool = False,
 ) -> None:
     """Any modalities from any others: of photographs, of texts, or of a dataset's held-out samples.
@@ -71,6 +72,7 @@ def generate(
             `fourmill superres --tokens` takes.
         tokenizers: a folder with a tokenizer of each modality; by default the run's own.
         device: auto, cpu or cuda.
+        dtype: of activations.
         json: print what was written, and texts, as JSON.
     """
     if variants < 1 or samples < 1:
@@ -86,7 +88,7 @@ def generate(
     from fourmill.train.token_files import FILE, write_tokens
 
     refuse_no_picture(panel)
-    sampler = Sampler.load(checkpoint, tokenizers, device)
+    sampler = Sampler.load(checkpoint, tokenizers, device, dtype)
     if is_new:
         labels, names = _read_given(sampler, pictures, text, given)
         shown = from_labels(sampler, labels, names, variants)

@@ -1,9 +1,9 @@
 """What a model is given: photographs, texts, and samples of a dataset, read as they are needed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +27,27 @@ class Given:
     Attributes:
         keys: of the samples.
         rows: their numbers in the dataset, which draws are keyed by.
-        labels: `None` where a sample has none.
+        labels: `None` where a sample has none, or one that cannot be read.
+        failed: by key, why a label of a sample cannot be read.
     """
 
     keys: list[str]
     rows: list[int]
     labels: dict[str, list[Label | None]]
+    failed: dict[str, SampleError] = field(default_factory=dict)
 
     def whole(self) -> "Given":
         """The samples that have every label."""
-        there = [
-            place for place in range(len(self.keys))
-            if all(labels[place] is not None for labels in self.labels.values())
-        ]  # fmt: skip
+        places = range(len(self.keys))
+        return self.some(
+            place
+            for place in places
+            if all(each[place] is not None for each in self.labels.values())
+        )
+
+    def some(self, places: Iterable[int]) -> "Given":
+        """The samples at some places."""
+        there = list(places)
         return Given(
             [self.keys[place] for place in there],
             [self.rows[place] for place in there],
@@ -139,7 +147,8 @@ def read_samples(
     split: str | None = None,
     batch_size: int = 32,
 ) -> Iterator[Given]:
-    """All samples of a split, in order, some at a time, shard by shard.
+    """All samples of a split, in order, some at a time, shard by shard; a label that cannot be read
+    does not end it.
 
     Args:
         names: inputs of the model.
@@ -159,11 +168,11 @@ def read_samples(
             first = sum(counts[:index])
             for start in range(0, len(keys), batch_size):
                 rows = range(start, min(start + batch_size, len(keys)))
-                labels = {
-                    name: list(pool.map(lambda row, shard=shard: _label(shard, row), rows))
+                found = {
+                    name: list(pool.map(lambda row, shard=shard: _label_or_error(shard, row), rows))
                     for name, shard in shards.items()
                 }
-                yield Given([keys[row] for row in rows], [first + row for row in rows], labels)
+                yield _given([keys[row] for row in rows], [first + row for row in rows], found)
 
 
 def find_samples(
@@ -221,6 +230,22 @@ def locate(dataset: Dataset, modality: str, keys: Sequence[str]) -> list[tuple[i
     raise UnknownNameError(f"sample in {dataset.url}", missing, [*seen, "…"])
 
 
+def _given(
+    keys: list[str], rows: list[int], found: dict[str, list[Label | SampleError | None]]
+) -> Given:
+    failed = {
+        key: each
+        for column in found.values()
+        for key, each in zip(keys, column, strict=True)
+        if isinstance(each, SampleError)
+    }
+    labels = {
+        name: [None if isinstance(each, SampleError) else each for each in column]
+        for name, column in found.items()
+    }
+    return Given(keys, rows, labels, failed)
+
+
 def _is_alike(tokens: Modality, sampler: Sampler, name: str) -> bool:
     """Whether a dataset's tokens are of the model's vocabulary, and as many."""
     ours = sampler.domains.modality(name)
@@ -232,3 +257,10 @@ def _label(shard: Shard, row: int) -> Label | None:
     if shard.entry.definition.kind is Kind.TOKENS and isinstance(label, np.ndarray):
         return label[0] if label.ndim == 2 else label  # the first crop is the centre
     return label
+
+
+def _label_or_error(shard: Shard, row: int) -> Label | SampleError | None:
+    try:
+        return _label(shard, row)
+    except SampleError as error:
+        return error

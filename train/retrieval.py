@@ -1,6 +1,6 @@
 """An index of a dataset's features, and the nearest of its samples.
 
-FOLDER/index.json      what it is of: the model, the feature, the inputs, the snapshot
+FOLDER/index.json      what it is of: the model, the feature, the inputs, the snapshot; what failed
 FOLDER/keys.parquet    the samples' keys, in the order of the vectors
 FOLDER/vectors.npy     float32 [samples, width], centred, of length 1
 FOLDER/means.npy       float32 [kinds, width], of vectors by what they are predicted from
@@ -37,6 +37,17 @@ _BLOCK = 65_536  # vectors that are read at once
 _SAME = 1e-6  # scores that differ by less are equal: products round differently by their shapes
 
 
+class Failed(BaseModel):
+    """A sample that is not in an index because a label of it cannot be used: which, at what stage,
+    and what was found and expected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    stage: str
+    reason: str
+
+
 class About(BaseModel):
     """What an index is of.
 
@@ -44,7 +55,8 @@ class About(BaseModel):
         model: digest of the weights and of what decodes the feature (`features.identity`).
         inputs: what the features were predicted from.
         snapshot: of the dataset at `root`; `split` is `None` for all of it.
-        samples: vectors; `skipped` are samples that lack an input.
+        samples: vectors; `skipped` are samples that lack an input, `failed` those with one that
+            cannot be used.
         width: numbers in a vector.
         lists: cells, 0 where every vector is compared.
         kinds: of inputs, whose mean vectors there are: names joined by `+`.
@@ -61,6 +73,7 @@ class About(BaseModel):
     split: str | None
     samples: int = 0
     skipped: int = 0
+    failed: tuple[Failed, ...] = ()
     width: int = 0
     lists: int = 0
     kinds: tuple[str, ...] = ()
@@ -185,16 +198,18 @@ def build_index(
     total: int,
     means: Mapping[str, Float32[np.ndarray, " width"]],
     lists: int | None = None,
+    failed: Sequence[Failed] = (),
 ) -> Index:
     """Write an index; the folder is whole or not there, and one that is there is replaced.
 
     Args:
-        about: counts aside, which are filled in here.
+        about: counts and failures aside, which are filled in here.
         vectors: keys and centred vectors, some at a time; they are written as they come.
-        total: samples, those that lack an input included.
+        total: samples, those that lack an input, or failed, included.
         means: of vectors before they were centred, by `kind_of` their inputs.
         lists: cells; 0 for none; by default none up to `EXACT_UP_TO` vectors, and then four times
             the root of their number.
+        failed: looked at when all vectors have come.
 
     Raises:
         ConfigError: the folder holds something else, there are no vectors, or fewer than cells.
@@ -224,8 +239,12 @@ def build_index(
         pq.write_table(pa.table({"key": pa.array(keys, pa.string())}), aside / _KEYS)
         if cells:
             _write_cells(aside, cells)
-        counts = {"samples": len(keys), "skipped": total - len(keys), "width": width}
-        counted = about.model_copy(update=counts | {"lists": cells, "kinds": tuple(means)})
+        counted = about.model_copy(
+            update={
+                "samples": len(keys), "skipped": total - len(keys) - len(failed),
+                "failed": tuple(failed), "width": width, "lists": cells, "kinds": tuple(means),
+            }
+        )  # fmt: skip
         np.save(aside / _MEANS, np.stack(list(means.values())).astype(np.float32))
         (aside / _ABOUT).write_bytes(canonical_json(counted.model_dump(mode="json")))
     return Index(folder)

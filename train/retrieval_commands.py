@@ -9,17 +9,20 @@ from numpy.typing import NDArray
 from tyro.conf import Positional, arg
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import ConfigError, SnapshotError
+from fourmill.manifests.errors import ConfigError, SampleError, SnapshotError
 from fourmill.manifests.labels import Label
 from fourmill.train.progress import counting, say, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fourmill.train.retrieval import Index, Quality
+    from fourmill.train.conditions import Conditions
+    from fourmill.train.given import Given
+    from fourmill.train.retrieval import Failed, Index, Quality
     from fourmill.train.sampler import Sampler
 
 _SAMPLES_OF_MEANS = 128
+_NAMED = 10  # failures that are told one by one; JSON has all
 
 From = Annotated[tuple[str, ...], arg(name="from")]
 
@@ -36,9 +39,13 @@ def index(
     tokenizers: Path | None = None,
     weights: Literal["model", "average"] = "model",
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     json: bool = False,
 ) -> None:
     """An index of a dataset by a feature that the model predicts of every sample.
+
+    Samples with a file that cannot be read are left out, and named in the report, in `index.json`
+    and in what `--json` prints.
 
     Examples: `fourmill retrieve index demo/work/builtin/run demo/work/builtin/dataset --out idx
     --feature vit_s_focus`, `fourmill retrieve index EPFL-VILAB/4M-21_B data/mine --out idx --from
@@ -58,6 +65,7 @@ def index(
         tokenizers: folder of the tokenizers; by default those of the run.
         weights: average for the averages that a run with `ema` keeps.
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
+        dtype: of activations.
         json: print what was done as JSON.
     """
     from fourmill.train.features import centred, choose_feature, identity
@@ -66,7 +74,7 @@ def index(
 
     refuse_other_folder(out)
     dataset = Dataset.open(root)
-    sampler = Sampler.load(model, tokenizers, device, weights=weights)
+    sampler = Sampler.load(model, tokenizers, device, dtype, weights)
     chosen = choose_feature(sampler, feature)
     names = _inputs(sampler, from_)
     about = About(
@@ -75,11 +83,15 @@ def index(
     )  # fmt: skip
     total = _count(dataset, split)
     means = _means(sampler, dataset, names, chosen, split, batch_size)
+    failed: list[Failed] = []
     with counting("indexing", total) as report:
-        vectors = _vectors(sampler, dataset, names, chosen, split, batch_size, report)
+        vectors = _vectors(
+            sampler, dataset, names, chosen, split, batch_size, report, failed.append
+        )
         mean = means[kind_of(names)]
         moved = ((keys, centred(each, mean)) for keys, each in vectors)
-        made = build_index(out, about, moved, total, means, lists).about
+        made = build_index(out, about, moved, total, means, lists, failed).about
+    _tell_failed(failed)
     if made.skipped:
         say(f"left out {made.skipped} samples that lack one of {', '.join(names)}")
     if json:
@@ -106,6 +118,7 @@ def search(
     tokenizers: Path | None = None,
     weights: Literal["model", "average"] = "model",
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     json: bool = False,
 ) -> None:
     """The samples of an index that are nearest to a text, a picture, or any modality of a sample.
@@ -132,6 +145,7 @@ def search(
         tokenizers: folder of the tokenizers; by default those of the run.
         weights: average for the averages that a run with `ema` keeps.
         device: cpu, cuda, cuda:1; auto: a GPU if there is one.
+        dtype: of activations.
         json: print what was found as JSON.
     """
     from fourmill.manifests.render import refuse_no_picture
@@ -146,7 +160,7 @@ def search(
     opened = Index(index)
     if panel is not None:
         refuse_no_picture(panel)
-    sampler = Sampler.load(model, tokenizers, device, weights=weights)
+    sampler = Sampler.load(model, tokenizers, device, dtype, weights)
     about = opened.about
     if about.feature not in (*sampler.domains.targets, "encoder") or (
         identity(sampler, about.feature) != about.model
@@ -159,13 +173,15 @@ def search(
     if evaluate:
         dataset = _dataset(opened, root)
         chosen = split or about.split
+        failed: list[Failed] = []
         with counting("searching", _count(dataset, chosen)) as report:
             vectors = _vectors(
-                sampler, dataset, names, about.feature, chosen, batch_size, report
-            )  # fmt: skip
+                sampler, dataset, names, about.feature, chosen, batch_size, report, failed.append
+            )
             mean = opened.mean(names)
             found = quality(opened, ((keys, centred(each, mean)) for keys, each in vectors))
-        _tell_quality(found, names, about.inputs, json)
+        _tell_failed(failed)
+        _tell_quality(found, failed, names, about.inputs, json)
         return
     labels, number = _query(sampler, opened, root, names, text, image, key)
     vector = features(sampler, sampler.conditions(1, labels, [number]), about.feature)
@@ -207,17 +223,39 @@ def _vectors(
     split: str | None,
     batch_size: int,
     report: Callable[[int], None],
+    fail: Callable[["Failed"], None],
 ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-    """Keys and features of all samples that have every input."""
+    """Keys and features of all samples that have every input; `fail` is told of those with one that
+    cannot be used."""
     from fourmill.train.features import features
     from fourmill.train.given import read_samples
+    from fourmill.train.retrieval import Failed
+
+    def fail_by(key: str, error: SampleError) -> None:
+        fail(Failed(key=key, stage=error.stage, reason=error.reason))
 
     for batch in read_samples(sampler, dataset, names, split, batch_size):
-        there = batch.whole()
-        if there.keys:
-            conditions = sampler.conditions(len(there.keys), there.labels, there.rows)
-            yield there.keys, features(sampler, conditions, feature)
+        for key, error in batch.failed.items():
+            fail_by(key, error)
+        for part, conditions in _conditions(sampler, batch.whole(), fail_by):
+            yield part.keys, features(sampler, conditions, feature)
         report(len(batch.keys))
+
+
+def _conditions(
+    sampler: "Sampler", given: "Given", fail: Callable[[str, SampleError], None]
+) -> Iterator[tuple["Given", "Conditions"]]:
+    """Some samples as the model takes them: together, or one by one if one of them cannot be."""
+    if not given.keys:
+        return
+    try:
+        yield given, sampler.conditions(len(given.keys), given.labels, given.rows)
+    except SampleError as error:
+        if len(given.keys) == 1:
+            fail(given.keys[0], error)
+            return
+        for place in range(len(given.keys)):
+            yield from _conditions(sampler, given.some([place]), fail)
 
 
 def _means(
@@ -236,19 +274,21 @@ def _means(
     others = [[name] for name in available(sampler, dataset, sampler.domains.inputs)]
     kinds = {kind_of(each): each for each in [list(names), *others]}
     means = {}
+    failed: list[Failed] = []
     with counting("means", len(kinds) * min(_SAMPLES_OF_MEANS, _count(dataset, split))) as report:
         for kind, inputs in kinds.items():
             found: list[NDArray[np.float32]] = []
             for _, vectors in _vectors(
-                sampler, dataset, inputs, feature, split, batch_size, report
-            ):  # fmt: skip
+                sampler, dataset, inputs, feature, split, batch_size, report, failed.append
+            ):
                 found.append(vectors)
                 if sum(map(len, found)) >= _SAMPLES_OF_MEANS:
                     break
             if found:
                 means[kind] = np.concatenate(found).mean(0)
     if kind_of(names) not in means:
-        raise ConfigError(f"{dataset.url}: no sample has all of {', '.join(names)}")
+        why = f"; {failed[0].key}: {failed[0].stage}: {failed[0].reason}" if failed else ""
+        raise ConfigError(f"{dataset.url}: no sample has all of {', '.join(names)}{why}")
     return means
 
 
@@ -322,14 +362,25 @@ def _draw(
     return sheet(rows, columns, titles, "The nearest samples, from left to right")
 
 
-def _tell_quality(found: "Quality", names: Sequence[str], of: Sequence[str], json: bool) -> None:
+def _tell_failed(failed: Sequence["Failed"]) -> None:
+    for each in failed[:_NAMED]:
+        say(f"left out {each.key}: {each.stage}: {each.reason}")
+    if len(failed) > _NAMED:
+        say(f"left out {len(failed) - _NAMED} more samples that cannot be read: --json names all")
+
+
+def _tell_quality(
+    found: "Quality", failed: Sequence["Failed"], names: Sequence[str], of: Sequence[str],
+    json: bool,
+) -> None:  # fmt: skip
     chance = {k: min(1.0, k / found.samples) for k in found.recall}
     if json:
         recall = {f"recall@{k}": round(each, 6) for k, each in found.recall.items()}
         write_json(
             {
                 "from": list(names), "to": list(of), "queries": found.queries,
-                "samples": found.samples, **recall, "median_rank": found.median_rank,
+                "samples": found.samples, "failed": [each.model_dump() for each in failed],
+                **recall, "median_rank": found.median_rank,
                 "guessed": {f"recall@{k}": round(each, 6) for k, each in chance.items()}
                 | {"median_rank": (found.samples + 1) / 2},
             }

@@ -26,6 +26,7 @@ from fourmill.train.started import process_count
 
 _MODALITIES = TypeAdapter(tuple[Modality, ...])
 _STATE = "state.json"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -178,14 +179,26 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process trains there.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
+    with held(out, f"{out}: another process trains there; wait for it, or give another `out`"):
+        yield
+
+
+@contextmanager
+def held(folder: Path, refusal: str) -> Iterator[None]:
+    """Keep all others out of a folder for a while; a process that dies lets go of it.
+
+    Args:
+        refusal: what those are told who come meanwhile.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ConfigError(
-                f"{out}: another process trains there; wait for it, or give another `out`"
-            ) from error
+            raise ConfigError(refusal) from error
         yield
 
 

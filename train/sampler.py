@@ -21,9 +21,9 @@ from fourmill.manifests.modalities import Kind, Masking, Modality, modality
 from fourmill.tokenize.base import SPEC_FILE, Tokenizer
 from fourmill.tokenize.crops import crop_dense, crop_settings
 from fourmill.tokenize.networks import NetworkTokenizer
+from fourmill.tokenize.registry import decoding_sha256
 from fourmill.tokenize.registry import load as load_tokenizer
 from fourmill.tokenize.registry import spec as tokenizer_spec
-from fourmill.tokenize.registry import weights_sha256
 from fourmill.train import runs
 from fourmill.train.config import load_train_config
 from fourmill.train.devices import autocast, choose_device, choose_dtype
@@ -87,9 +87,9 @@ class TokenizerFolder(Mapping[str, Tokenizer]):
             self._loaded[name] = loaded
         return self._loaded[name]
 
-    def weights_sha256(self, name: str) -> str:
-        """Digest of the tokenizer's files, see `registry.weights_sha256`."""
-        return weights_sha256(self._places[name])
+    def decoding_sha256(self, name: str) -> str:
+        """Digest of the tokenizer's files, see `registry.decoding_sha256`."""
+        return decoding_sha256(self._places[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._places

@@ -1,9 +1,10 @@
 """Ids from scores: the likeliest one, or a draw, of all ids or of the likelier ones."""
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from fourmill.manifests.errors import GenerationError
 from fourmill.train.schedules import GenerationStep
 
 _FEW = 512  # ids that nearly always hold `top_p`; finding them is faster than sorting all
@@ -17,7 +18,8 @@ def draw(
 ) -> tuple[Int64[Tensor, "batch slots"], Float[Tensor, "batch slots"]]:
     """One id for each slot, and its probability among those that could be drawn.
 
-    Which can be drawn is judged before the temperature, as the reference does.
+    Which can be drawn is judged before the temperature, as the reference does. Where a score is NaN
+    or infinite, or all are -inf, the probability is NaN: see `refuse_nothing_drawn`.
 
     Args:
         noise: in (0, 1); the same numbers draw the same ids.
@@ -34,6 +36,26 @@ def draw(
         ranked = ranked.masked_fill(before >= step.top_p, -torch.inf)
     place, sureness = _draw(ranked / temperature, noise)
     return order.gather(-1, place[..., None])[..., 0], sureness
+
+
+def refuse_nothing_drawn(is_drawn: Bool[Tensor, ""], target: str) -> None:
+    """Refuse what was drawn if the scores were not numbers; this waits for the device.
+
+    Args:
+        is_drawn: whether all probabilities that `draw` gave are finite.
+
+    Raises:
+        GenerationError: they are not.
+    """
+    if bool(is_drawn):
+        return
+    message = f"{target}: the model's scores are not finite, so that no token can be drawn"
+    if torch.is_autocast_enabled(is_drawn.device.type):
+        raise GenerationError(
+            f"{message}: they are too large for half precision, or the weights are damaged: "
+            f"compute in float32 (--dtype float32), or take another checkpoint"
+        )
+    raise GenerationError(f"{message}: the weights are damaged: take another checkpoint")
 
 
 def _likeliest(

@@ -14,12 +14,12 @@ from fourmill.train.counters import Keys, uniforms
 from fourmill.train.decoding import Writer
 from fourmill.train.guidance import score, sides_of
 from fourmill.train.model import FourM
-from fourmill.train.sampling import draw
+from fourmill.train.sampling import draw, refuse_nothing_drawn
 from fourmill.train.schedules import GenerationStep
 
 _OPENING = sentinel(1)  # of the one span that an empty sequence is
 _WASTE = 0.75  # of rows that are still written: where no more are left, the others are dropped
-_LOOK_EVERY = 8  # words, on a GPU, whether rows have ended
+_LOOK_EVERY = 8  # words, on a GPU, whether rows have ended or nothing can be drawn
 
 
 def has_gaps(tokens: Int64[Tensor, "batch length"]) -> Bool[Tensor, " batch"]:
@@ -87,15 +87,19 @@ def _write(
     writer = Writer(model, step.target, *model.encode(seen), length, compiled)
     active = torch.arange(batch, device=known.device)
     ended = torch.zeros_like(active, dtype=torch.bool)
+    is_drawn = torch.ones((), dtype=torch.bool, device=known.device)
     for place in range(length):
         outputs = writer.write(token.repeat(len(sides))).chunk(len(sides))
         logits = score(model, step, weights, outputs)[:, None]
-        token = draw(logits, step, step.temperature, noise[active, place, None])[0][:, 0]
+        drawn, sureness = draw(logits, step, step.temperature, noise[active, place, None])
+        token, is_drawn = drawn[:, 0], is_drawn & sureness.isfinite().all()
         ended = ended | (token == closing[active])
         words[active, place] = token.masked_fill(ended, 0)
         ended = ended | (token == EOS) | (place + 1 >= room[active])
-        if known.is_cuda and place % _LOOK_EVERY:  # looking waits for the device
+        is_last = place + 1 == length
+        if known.is_cuda and place % _LOOK_EVERY and not is_last:  # looking waits for the device
             continue
+        refuse_nothing_drawn(is_drawn, step.target)
         left = (~ended).nonzero()[:, 0]
         if not len(left):
             break

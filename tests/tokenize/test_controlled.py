@@ -85,12 +85,31 @@ def test_saved_and_loaded_it_has_the_same_tokens_and_draws_the_same_pictures(
     assert registry.weights_sha256(tmp_path / "again") == registry.weights_sha256(
         tmp_path / "tok_rgb@16"
     )
+    assert registry.decoding_sha256(tmp_path / "again") == registry.decoding_sha256(
+        tmp_path / "tok_rgb@16"
+    )
     assert tokenizer.detokenize(np.zeros((0, 4), np.int16)) == []
     # one that came without its ControlNet still makes tokens, and can be kept
     shutil.rmtree(tmp_path / "again" / "controlnet")
     registry.load(tmp_path / "again").save(tmp_path / "half")
     half = registry.load(tmp_path / "half")
     np.testing.assert_array_equal(half.tokenize(photos, crops, sizes, keys), tokens)
+
+
+def test_another_controlnet_is_another_decoder_of_the_same_tokens(tokenizer, plain, tmp_path):
+    tokenizer.save(tmp_path / "tok_rgb@16")
+    lineage, decoder = (
+        each(tmp_path / "tok_rgb@16")
+        for each in (registry.weights_sha256, registry.decoding_sha256)
+    )
+    (file,) = (tmp_path / "tok_rgb@16" / "controlnet").glob("*.safetensors")
+    save_file({name: each * 0.5 for name, each in load_file(file).items()}, file)
+    assert registry.weights_sha256(tmp_path / "tok_rgb@16") == lineage
+    assert registry.decoding_sha256(tmp_path / "tok_rgb@16") != decoder
+    plain.save(tmp_path / "plain")
+    assert registry.decoding_sha256(tmp_path / "plain") == registry.weights_sha256(
+        tmp_path / "plain"
+    )
 
 
 def test_a_picture_is_the_same_whatever_is_drawn_with_it_and_in_what_order(tokenizer):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Kind
-from fourmill.tokenize.crops import crop_dense, crop_settings
+from fourmill.tokenize.crops import crop_dense, crop_known_depth, crop_settings
 
 SIDES = st.integers(1, 3000)
 
@@ -117,3 +117,13 @@ def test_resampled_normals_are_unit_vectors_and_unknown_stays_unknown():
 def test_impossible_crops_are_refused(arguments):
     with pytest.raises(ConfigError, match="expected at least one crop"):
         crop_settings("a", *arguments)
+
+
+def test_depth_that_is_half_known_is_known_and_that_of_less_is_not():
+    """Evaluation and fine-tuning count the same places."""
+    columns = np.tile(np.array([0.0, 4.0], np.float32), (4, 2))  # every second column
+    (found,) = crop_known_depth(columns, np.array([[0, 0, 4, 4, 0]]), (4, 4), 1)
+    assert found.tolist() == [[4.0]]
+    columns[0] = 0
+    (found,) = crop_known_depth(columns, np.array([[0, 0, 4, 4, 0]]), (4, 4), 1)
+    assert found.tolist() == [[0.0]]

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +116,8 @@ def test_the_page_has_the_figures_and_published_ones_with_their_source(report):
 def ensembles(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> dict:
     out = tmp_path_factory.mktemp("ensembles") / "evaluation"
     evaluate(
-        str(gallery.run), gallery.root, ensemble=3, classes="imagenet", out=out, device="cpu",
-        dtype="float32", truth=("normal=truth_normal",), losses=False,
+        str(gallery.run), gallery.root, ensemble=3, classes="imagenet.0.class_name", out=out,
+        device="cpu", dtype="float32", truth=("normal=truth_normal",), losses=False,
     )  # fmt: skip
     found: dict = json.loads((out / "report.json").read_text())
     return found
@@ -229,6 +231,35 @@ def test_an_evaluation_that_was_stopped_goes_on_with_the_task_that_it_was_at(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "whole"]
 
 
+def test_two_processes_do_not_write_one_evaluation_and_a_dead_one_is_not_waited_for(
+    world, tmp_path
+):
+    out = tmp_path / "out"
+    options = {
+        "tasks": ("depth",), "out": out, "losses": False, "training": 0, "device": "cpu",
+        "dtype": "float32",
+    }  # fmt: skip
+    other = (
+        "import sys, time; from pathlib import Path\n"
+        "from fourmill.train.evaluation.folder import ReportFolder\n"
+        "with ReportFolder(Path(sys.argv[1]), {'other': 'evaluation'}).begun():\n"
+        "    print('begun', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", other, out], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            with pytest.raises(ConfigError, match=r"another process evaluates there.*--out"):
+                evaluate(str(world.run), world.root, **options)
+        finally:
+            process.kill()
+    evaluate(str(world.run), world.root, **options)
+    assert (out / "report.md").is_file()
+    assert [each.name for each in tmp_path.iterdir()] == ["out"]
+    assert not (out / ".lock").exists()
+
+
 def test_a_finished_evaluation_is_not_done_again_and_another_is_not_written_over(
     report, world, capsys
 ):
@@ -241,7 +272,10 @@ def test_a_finished_evaluation_is_not_done_again_and_another_is_not_written_over
         evaluate(str(world.run), world.root, out=out, seed=1)
 
 
-def test_an_evaluation_with_other_weights_of_a_tokenizer_is_another(world, tmp_path):
+@pytest.mark.parametrize("decodes_otherwise", [False, True])
+def test_an_evaluation_with_other_weights_of_a_tokenizer_is_another(
+    world, tmp_path, decodes_otherwise
+):
     folder = tmp_path / "tokenizers"
     shutil.copytree(world.tokenizers, folder)
     options = {
@@ -251,6 +285,9 @@ def test_an_evaluation_with_other_weights_of_a_tokenizer_is_another(world, tmp_p
     evaluate(str(world.run), world.root, **options)
     file = folder / "tok_depth@32" / "model.safetensors"
     state = {name: each * 0.5 for name, each in load_file(file).items()}
+    if decodes_otherwise:  # what leads a decoder lies in a folder of its own
+        file = file.parent / "controlnet" / file.name
+        file.parent.mkdir()
     save_file(state, file)
     with pytest.raises(ConfigError, match="holds something else"):
         evaluate(str(world.run), world.root, **options)

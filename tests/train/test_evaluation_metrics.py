@@ -24,7 +24,6 @@ from fourmill.train.evaluation.captions import CaptionMetric, references_of, wor
 from fourmill.train.evaluation.classes import ClassMetric
 from fourmill.train.evaluation.depth import DepthMetric
 from fourmill.train.evaluation.knn import knn_accuracy, knn_votes
-from fourmill.train.evaluation.neighbours import class_of
 from fourmill.train.evaluation.normals import NormalMetric
 from fourmill.train.evaluation.pictures import FeatureNetwork, PictureMetric, Remembering
 
@@ -377,25 +376,6 @@ def test_a_class_that_no_neighbour_has_is_not_guessed():
     one = np.eye(3, dtype=np.float32)
     found = knn_accuracy(one[:2], ["cat", "dog"], one[:1], ["owl"], neighbours=2)
     assert found == {"knn_top1": 0.0, "knn_top5": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [
-        ("cat ", "cat"),
-        ({"class": "dog"}, "dog"),
-        ([{"class_name": "owl"}], "owl"),
-        ({"label": 3}, "3"),
-    ],
-)
-def test_the_class_of_a_sample_is_read_from_what_datasets_have(label, name):
-    assert class_of(label) == name
-
-
-@pytest.mark.parametrize("label", ["", [], {}, {"label": None}])
-def test_a_label_without_a_class_is_refused(label):
-    with pytest.raises(ConfigError, match="no class in"):
-        class_of(label)
 
 
 # -- pictures ----------------------------------------------------------------------------------

@@ -5,11 +5,12 @@ import pytest
 import torch
 from tests.train.reference import DOMAINS, golden, micro_model, rgb_patches
 
-from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.errors import ConfigError, GenerationError, UnknownNameError
 from fourmill.train.conditions import Conditions, select_inputs
 from fourmill.train.generate import generate
 from fourmill.train.guidance import predict, sides_of
 from fourmill.train.model import FourM
+from fourmill.train.sampling import draw
 from fourmill.train.schedules import GenerationStep
 
 FLOAT_NOISE = 3e-6  # logits are about 1, and equal to some ulps; closer ones may swap ranks
@@ -158,3 +159,43 @@ def test_of_no_samples_nothing_is_generated() -> None:
     nothing = Conditions(torch.zeros(0, dtype=torch.int64))
     found = generate(micro_model(), nothing, plan)
     assert {name: len(each) for name, each in found.items()} == {"tok_depth@224": 0, "caption": 0}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "step",
+    [
+        GenerationStep("tok_depth@224", "maskgit"),
+        GenerationStep("tok_depth@224", "roar", 2, temperature=1.0, top_p=0.9, top_k=50),
+        GenerationStep("caption", "autoregressive", temperature=1.0, top_p=0.5),
+    ],
+    ids=lambda step: step.scheme,
+)
+def test_a_model_whose_scores_are_no_numbers_draws_nothing(
+    value: float, step: GenerationStep
+) -> None:
+    model = micro_model()
+    model.head(step.target).data[7] = value
+    with pytest.raises(GenerationError, match=f"{step.target}: .* take another checkpoint"):
+        generate(model, rgb(), [step])
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(GenerationError, match="--dtype"):
+        generate(model, rgb(), [step])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"top_k": 2}, {"top_p": 0.5}, {"top_k": 700, "top_p": 0.9}]
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_can_be_drawn_is_known_from_the_probability(
+    options: dict[str, float], temperature: float
+) -> None:
+    """Ids that are ruled out by -inf are no fault; nothing that is left, or no number, is one."""
+    step = GenerationStep("x", "roar", temperature=temperature, **options)  # type: ignore[arg-type]
+    logits = torch.randn(1, 5, 1000, generator=torch.Generator().manual_seed(0))
+    logits[0, 0, 1:] = float("-inf")  # one id is left
+    logits[0, 2] = float("-inf")
+    logits[0, 3, 9] = float("nan")
+    logits[0, 4, 9] = float("inf")
+    noise = torch.full((1, 5), 0.5, dtype=torch.float64)
+    _, probability = draw(logits, step, temperature, noise)
+    assert probability.isfinite().tolist() == [[True, True, False, False, False]]

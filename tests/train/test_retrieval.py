@@ -1,6 +1,7 @@
 """Retrieval: what is found, what is refused, and what an index is on disk."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 from PIL import Image
 from tests.train.labelled import CAPTIONS, PHOTOS, Labelled
 
-from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.dataset import Dataset
+from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
+from fourmill.pipeline.cli import main
 from fourmill.train import retrieval_commands
 from fourmill.train.features import choose_feature, features, possible_features
+from fourmill.train.given import Given
 from fourmill.train.retrieval import About, Index, build_index, quality
 from fourmill.train.sampler import Sampler
 
@@ -166,6 +170,63 @@ def test_what_is_predicted_from_each_modality_has_a_mean_of_its_own(
     both = (index.mean(["tok_caption"]) + index.mean(["tok_det"])) / 2
     np.testing.assert_allclose(index.mean(["tok_det", "tok_caption"]), both, atol=1e-6)
     np.testing.assert_array_equal(index.mean(["other"]), index.mean(["rgb@32"]))
+
+
+def with_broken_pictures(labelled: Labelled, folder: Path, *keys: str) -> Path:
+    root = folder / "dataset"
+    shutil.copytree(labelled.root, root)
+    dataset = Dataset.open(str(root))
+    for number in range(2):
+        shard = dataset.shard("rgb", number)
+        (file,) = (root / "rgb").glob(f"*{number}.tar")
+        data = file.read_bytes()
+        for row, key in enumerate(shard.keys):
+            if key in keys:
+                picture = shard.payload(row)
+                data = data.replace(picture, b"?" * len(picture))
+        file.write_bytes(data)
+    return root
+
+
+def test_a_broken_file_is_named_and_the_others_are_indexed(
+    labelled: Labelled, labelled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = with_broken_pictures(labelled, tmp_path, "chelsea")
+    out = tmp_path / "idx"
+    words = ["index", str(labelled_run), str(root), "--out", str(out), "--device", "cpu", "--json"]
+    assert main(["retrieve", *words]) == 0
+    told = capsys.readouterr()
+    assert "left out chelsea: decode: " in told.err
+    about = json.loads(told.out)
+    assert [each["key"] for each in about["failed"]] == ["chelsea"]
+    assert (about["samples"], about["skipped"]) == (3, 0)
+    index = Index(out)
+    assert index.keys == [each for each in PHOTOS if each != "chelsea"]
+    assert [each.key for each in index.about.failed] == ["chelsea"]
+    retrieval_commands.search(str(labelled_run), out, evaluate=True, device="cpu", json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["queries"], report["failed"][0]["key"]) == (3, "chelsea")
+
+
+def test_where_no_file_can_be_read_there_is_no_index_and_one_is_named(
+    labelled: Labelled, labelled_run: Path, tmp_path: Path
+) -> None:
+    root = with_broken_pictures(labelled, tmp_path, *PHOTOS)
+    with pytest.raises(ConfigError, match="no sample has all of rgb@32; astronaut: decode: "):
+        retrieval_commands.index(str(labelled_run), str(root), tmp_path / "idx", device="cpu")
+
+
+def test_a_label_that_no_tokenizer_takes_fails_alone(sampler: Sampler) -> None:
+    labels = [{"brightness": 100.0}, {"brightness": "dark"}, {"brightness": 90.0}]
+    given = Given(["one", "two", "three"], [0, 1, 2], {"tok_metadata": labels})
+    failed: dict[str, str] = {}
+
+    def fail(key: str, error: SampleError) -> None:
+        failed[key] = error.reason
+
+    parts = [part.keys for part, _ in retrieval_commands._conditions(sampler, given, fail)]
+    assert parts == [["one"], ["three"]]
+    assert list(failed) == ["two"]
 
 
 def test_an_index_of_another_model_is_refused(

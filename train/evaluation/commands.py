@@ -72,8 +72,9 @@ def evaluate(
         ignore: classes of the truth that do not count.
         training: samples of `train` that the baseline learns from; 0 for none.
         bound: tokenize and decode the truths, to see what the tokens lose.
-        classes: modality that says the class of each sample; predicted vectors then classify it by
-            their nearest neighbours (k 20, temperature 0.07) among those of `train`.
+        classes: modality that says the class of each sample, and after points a place in it, like
+            `probe --label`; predicted vectors then classify it by their nearest neighbours (k 20,
+            temperature 0.07) among those of `train`.
         bank: samples of `train` that are such neighbours; by default all.
         losses: cross-entropy on frozen masks, if the dataset has the model's tokens.
         tokenizers: folder with a tokenizer a folder; by default those of the run.

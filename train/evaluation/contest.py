@@ -85,7 +85,7 @@ class Contest:
         tokenizer: Tokenizer | None,
     ) -> None:
         self._task, self._guess, self._neighbours = task, guess, neighbours
-        self._tokenizer, self._classes = tokenizer, settings.classes
+        self._tokenizer, self._classes = tokenizer, settings.class_label
         self._notes = [*judge.notes]
         kind = task.predicted.kind
         self.members = settings.ensemble if is_combined(kind) else 1
@@ -145,9 +145,9 @@ class Contest:
         elif self._tokenizer is not None:
             self._unbound += 1
         if self._neighbours is not None and self._classes is not None:
-            label = sample.labels[self._classes]
-            assert label is not None
-            self._neighbours.ask(combined, label)
+            name = self._classes.of(sample.labels[self._classes.modality])
+            assert name is not None, "or it would have been skipped"
+            self._neighbours.ask(combined, name)
         if self._clip is not None:
             self._clip.add(*self._pair(sample, combined))
 

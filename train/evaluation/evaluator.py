@@ -93,8 +93,9 @@ class Evaluator:
 
     def _split(self, task: Task, name: str, limit: int | None) -> Split:
         wanted = [task.truth.name, *task.inputs.values()]
-        if self._settings.classes is not None and task.predicted.kind is Kind.VECTOR:
-            wanted.append(self._settings.classes)
+        place = self._settings.class_label
+        if place is not None and task.predicted.kind is Kind.VECTOR:
+            wanted.append(place.modality)
         return Split(self._dataset, name, wanted, limit)
 
     def _parts(self, split: Split) -> Iterator[list[tuple[int, Sample | None]]]:
@@ -130,17 +131,17 @@ class Evaluator:
 
     def _neighbours(self, task: Task, on_samples: OnSamples) -> Neighbours | None:
         """Predicted features of training samples whose class is known."""
-        classes, others = self._settings.classes, self._others(task)
-        if classes is None or "neighbours" not in others:
+        place, others = self._settings.class_label, self._others(task)
+        if place is None or "neighbours" not in others:
             return None
         known = Neighbours()
         for part in self._parts(self._split(task, _TRAIN, others["neighbours"])):
             usable = [each for _, each in part if each is not None and not self._lacks(task, each)]
             drawn = self.predict(task, usable, self._settings.ensemble)
             for sample, features in zip(usable, drawn, strict=True):
-                label = sample.labels[classes]
-                assert label is not None
-                known.learn(combine(Kind.VECTOR, features), label)
+                name = place.of(sample.labels[place.modality])
+                assert name is not None, "or it would lack something"
+                known.learn(combine(Kind.VECTOR, features), name)
             on_samples(len(part))
         return known
 
@@ -160,9 +161,10 @@ class Evaluator:
             label = sample.labels[own]
             if label is None or (isinstance(label, str) and not label.strip()):
                 return f"no {own}"
-        classes = self._settings.classes
-        if classes is not None and sample.labels.get(classes, "") is None:
-            return f"no {classes}"
+        place = self._settings.class_label
+        if place is not None and task.predicted.kind is Kind.VECTOR:
+            label = sample.labels[place.modality]
+            return f"no {place}" if place.of(label) is None else None
         return None
 
     def _given(self, own: str, sample: Sample, task: Task) -> Label:

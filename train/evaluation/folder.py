@@ -9,8 +9,8 @@ What an evaluation that was killed had finished is kept aside, and is not done a
 """
 
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.hashing import canonical_json
 from fourmill.train.evaluation.contest import Result
 from fourmill.train.evaluation.report import markdown, sample_records, task_record
-from fourmill.train.runs import replace_file
+from fourmill.train.runs import LOCK, held, replace_file
 
 _REPORT, _PAGE, _IDENTITY = "report.json", "report.md", "identity.json"
 
@@ -40,12 +40,7 @@ class ReportFolder:
         self.out = out
         self._aside = out.with_name(f".{out.name}.unfinished")
         self._identity = canonical_json(dict(identity))
-        is_empty = out.is_dir() and not any(out.iterdir())
-        if out.exists() and not is_empty and self.finished() is None:
-            raise ConfigError(
-                f"{out} holds something else than this evaluation: give another --out, or begin "
-                f"anew with --fresh, which sets it aside"
-            )
+        self._refuse_other()
 
     def finished(self) -> dict[str, Any] | None:
         """The report of this very evaluation, if it was done before."""
@@ -55,12 +50,23 @@ class ReportFolder:
         found: dict[str, Any] | None = None if report is None else json.loads(report)
         return found
 
-    def begin(self) -> None:
-        """Make room for what is written aside; what was done of this very evaluation stays."""
-        if _bytes(self._aside / _IDENTITY) != self._identity and self._aside.exists():
-            shutil.rmtree(self._aside)
-        self._aside.mkdir(parents=True, exist_ok=True)
-        replace_file(self._aside / _IDENTITY, self._identity)
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Keep all others from writing it, and make room; what was done of this very evaluation
+        stays.
+
+        Raises:
+            ConfigError: another process writes it, or wrote another evaluation there meanwhile.
+        """
+        refusal = f"{self.out}: another process evaluates there; wait for it, or give another --out"
+        with held(self._aside, refusal):
+            self._refuse_other()
+            if _bytes(self._aside / _IDENTITY) != self._identity:
+                for each in self._aside.iterdir():
+                    if each.name != LOCK:
+                        each.unlink()
+            replace_file(self._aside / _IDENTITY, self._identity)
+            yield
 
     def done(self, task: str) -> dict[str, Any] | None:
         """The record of a task that was finished before."""
@@ -87,6 +93,15 @@ class ReportFolder:
         replace_file(self._aside / _PAGE, markdown(report).encode())
         replace_file(self._aside / _REPORT, json.dumps(report, indent=1).encode())
         self._aside.rename(self.out)
+        (self.out / LOCK).unlink()
+
+    def _refuse_other(self) -> None:
+        is_empty = self.out.is_dir() and not any(self.out.iterdir())
+        if self.out.exists() and not is_empty and self.finished() is None:
+            raise ConfigError(
+                f"{self.out} holds something else than this evaluation: give another --out, or "
+                f"begin anew with --fresh, which sets it aside"
+            )
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from fourmill.manifests.dataset import Dataset
@@ -17,8 +18,6 @@ from fourmill.tokenize.base import CropSettings
 from fourmill.tokenize.boxes import clip_box
 from fourmill.tokenize.crops import crop_dense, crop_known_depth, crop_settings
 from fourmill.train.order import spread
-
-_SURE = 0.5  # share of a resampled place that has to be known
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,8 @@ def cropped(definition: Modality, label: Label, sample: Sample, side: int) -> La
     if not kind.is_dense:
         return label
     assert isinstance(label, np.ndarray)
-    if kind is Kind.DEPTH:
-        return _cropped_depth(label, sample, side)
-    found: Label = crop_dense(label, kind, sample.crop, sample.image_size, side)[0]
+    crop_of = crop_known_depth if kind is Kind.DEPTH else partial(crop_dense, kind=kind)
+    found: Label = crop_of(label, crops=sample.crop, image_size=sample.image_size, size=side)[0]
     return found
 
 
@@ -143,10 +141,3 @@ def cropped_boxes(
             if box is not None:
                 found.setdefault(name, []).append({**each, "boxes": list(box)})
     return found
-
-
-def _cropped_depth(
-    depth: NDArray[Any], sample: Sample, side: int
-) -> Float32[np.ndarray, "side side"]:
-    means, shares = crop_known_depth(depth, sample.crop, sample.image_size, side)
-    return np.where(shares[0] >= _SURE, means[0], 0)

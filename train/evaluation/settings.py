@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modalities import Modality
+from fourmill.train.class_labels import ClassLabel
 from fourmill.train.schedules import GenerationStep, default_step
 
 Alignment: TypeAlias = Literal["scale_and_shift", "scale", "none"]
@@ -26,7 +27,8 @@ class Settings:
         ignored: classes that do not count.
         training: samples of the split `train` that baselines learn from; 0 for no baselines.
         bound: whether truths are tokenized and decoded again, to see what tokens lose.
-        classes: modality that says the class of each sample; features are then judged by k-NN.
+        classes: what says the class of each sample, see `ClassLabel`; features are then judged by
+            k-NN.
         bank: samples of `train` whose predicted features k-NN knows, evenly spread; all by default.
         batch_size: samples predicted at once; decides no figure but for rounding.
 
@@ -62,6 +64,11 @@ class Settings:
             )
         if not self.alignments or len(set(self.alignments)) < len(self.alignments):
             raise ConfigError("--alignments: expected one or more, each once")
+
+    @property
+    def class_label(self) -> ClassLabel | None:
+        """Where the class of each sample is written, if features are judged by it."""
+        return None if self.classes is None else ClassLabel.parse(self.classes)
 
     def step(self, target: Modality) -> GenerationStep:
         """How a target is generated."""

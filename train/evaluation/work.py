@@ -56,8 +56,9 @@ class Evaluation:
         self._wanted, self._settings = wanted, settings
         self._dataset = Dataset.open(wanted.root)
         have = self._dataset.modalities
-        if settings.classes is not None and settings.classes not in have:
-            raise UnknownNameError(f"modality in {self._dataset.url}", settings.classes, have)
+        place = settings.class_label
+        if place is not None and place.modality not in have:
+            raise UnknownNameError(f"modality in {self._dataset.url}", place.modality, have)
         if settings.classes is not None and "train" not in self._dataset.head.splits:
             raise ConfigError(
                 f"--classes {settings.classes}: {self._dataset.url} has no split train, whose "
@@ -97,17 +98,21 @@ class Evaluation:
         return ReportFolder(out, self._identity())
 
     def run(self, folder: ReportFolder) -> dict[str, Any]:
-        """Do what is not done yet, write it, and give the report."""
-        folder.begin()
-        records = [folder.done(each.name) or self._run(each, folder) for each in self.tasks]
-        report = self._identity() | {
-            "model": self._wanted.model,
-            "root": self._dataset.url,
-            "tasks": records,
-            "cross_entropy": self._losses(),
-            "notes": [note for note in (self._why_no_losses(), self._why_no_mean()) if note],
-        }
-        folder.commit(report)
+        """Do what is not done yet, write it, and give the report.
+
+        Raises:
+            ConfigError: another process writes the folder.
+        """
+        with folder.begun():
+            records = [folder.done(each.name) or self._run(each, folder) for each in self.tasks]
+            report = self._identity() | {
+                "model": self._wanted.model,
+                "root": self._dataset.url,
+                "tasks": records,
+                "cross_entropy": self._losses(),
+                "notes": [note for note in (self._why_no_losses(), self._why_no_mean()) if note],
+            }
+            folder.commit(report)
         return report
 
     def _run(self, task: Task, folder: ReportFolder) -> dict[str, Any]:
@@ -154,7 +159,7 @@ class Evaluation:
                 [each.target, each.truth.name, dict(each.inputs)] for each in self.tasks
             ],
             "tokenizers": {
-                name: tokenizers.weights_sha256(name) for name in sorted(used)
+                name: tokenizers.decoding_sha256(name) for name in sorted(used)
                 if name in tokenizers
             },
             "losses": self._has_losses,

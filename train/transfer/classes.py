@@ -1,21 +1,19 @@
-"""Classes of samples, from whatever modality says them. Nothing here needs torch.
+"""Classes of the samples of a dataset. Nothing here needs torch.
 
-`caption` takes the whole text; `source.file` a place in a structure; `imagenet.0.class_name` goes
-through a list. Patterns make classes of texts that are finer or something else.
+Patterns make classes of texts that are finer or something else.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, UnknownNameError
-from fourmill.manifests.labels import Label
 from fourmill.manifests.snapshots import Snapshot
+from fourmill.train.class_labels import ClassLabel
 
 _SHOWN = 5  # of many names in a message
 
@@ -68,28 +66,28 @@ def classify(
     """The classes of all samples of `train` and of the split that is judged.
 
     Args:
-        label: modality, and after points the place in it.
+        label: modality, and after points the place in it; see `ClassLabel`.
         patterns: of texts, by class; what matches none has no class. By default every text is a
             class.
         judged: the split whose samples become `val`.
 
     Raises:
         UnknownNameError: no such modality or split.
-        ConfigError: the label is no text, `train` has fewer than two classes, or the other split
+        ConfigError: the label is no class, `train` has fewer than two classes, or the other split
             has one that `train` has not.
     """
-    modality, _, path = label.partition(".")
-    if modality not in snapshot.modalities:
-        raise UnknownNameError(f"modality in {dataset.url}", modality, snapshot.modalities)
+    place = ClassLabel.parse(label)
+    if place.modality not in snapshot.modalities:
+        raise UnknownNameError(f"modality in {dataset.url}", place.modality, snapshot.modalities)
     found: dict[str, list[tuple[tuple[int, int], str, str]]] = {}
     without: dict[str, int] = {}
     for split in ("train", judged):
         if split not in snapshot.splits:
             raise UnknownNameError("split", split, snapshot.splits)
-        texts = _texts(dataset, snapshot, modality, path.split(".") if path else [], split)
+        texts = _texts(dataset, snapshot, place, split)
         named = [
-            (place, key, name)
-            for place, key, text in texts
+            (where, key, name)
+            for where, key, text in texts
             if (name := _class_of(text, patterns)) is not None
         ]
         found[split] = named
@@ -115,7 +113,7 @@ def classify(
     def samples(split: str) -> Samples:
         rows = found[split]
         return Samples(
-            np.array([place for place, _, _ in rows], np.int64).reshape(-1, 2),
+            np.array([where for where, _, _ in rows], np.int64).reshape(-1, 2),
             np.array([number[name] for _, _, name in rows], np.int64),
             tuple(key for _, key, _ in rows),
         )
@@ -124,39 +122,18 @@ def classify(
 
 
 def _texts(
-    dataset: Dataset, snapshot: Snapshot, modality: str, path: Sequence[str], split: str
+    dataset: Dataset, snapshot: Snapshot, place: ClassLabel, split: str
 ) -> list[tuple[tuple[int, int], str, str | None]]:
-    """Place, key and text of every sample; no text where there is no label or no picture."""
+    """Shard and row, key and text of every sample; no text without a label or a picture."""
     rows = []
     for start, stop in snapshot.splits[split]:
         for index in range(start, stop):
-            labels = dataset.shard(modality, index, snapshot)
+            labels = dataset.shard(place.modality, index, snapshot)
             has_picture = dataset.shard("rgb", index, snapshot).record.valid
             for row, key in enumerate(labels.keys):
-                value = labels.label(row) if has_picture[row] else None
-                rows.append(((index, row), key, _text(value, path, modality)))
+                text = place.of(labels.label(row)) if has_picture[row] else None
+                rows.append(((index, row), key, text))
     return rows
-
-
-def _text(value: Label | None, path: Sequence[str], modality: str) -> str | None:
-    current: Any = value
-    for part in path:
-        if isinstance(current, list) and part.isdecimal() and int(part) < len(current):
-            current = current[int(part)]
-        elif isinstance(current, dict):
-            current = current.get(part)
-        else:
-            return None
-    if current is None or isinstance(current, str):
-        return current or None
-    if isinstance(current, int | float | bool):
-        return str(current)
-    inner = sorted(current) if isinstance(current, dict) else []
-    hint = f"; name a place in it: {', '.join(f'{modality}.{each}' for each in inner)}"
-    raise ConfigError(
-        f"{'.'.join([modality, *path])}: found {type(current).__name__}, expected a text or a "
-        f"number to be a class{hint if inner else ''}"
-    )
 
 
 def _class_of(text: str | None, patterns: Mapping[str, Sequence[str]] | None) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, Num, UInt8
+from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,7 +35,6 @@ Batch = dict[str, Any]
 
 _REPLACEMENTS = 100  # pictures in a row that may be unreadable
 _VALID = 127  # of a mask: above it labels count
-_MOSTLY = 0.5  # of what a pixel is made of has to be known
 _UNKNOWN: dict[Kind, int] = {Kind.CLASSES: 255, Kind.DEPTH: 0, Kind.NORMAL: 128}
 _OPEN_SHARDS = 64
 
@@ -172,7 +171,7 @@ class Pictures(TorchDataset[Batch | None]):
             # before it is resampled: what is hidden has no say in what is beside it
             label = np.array(label)
             label[picked(mask, *label.shape[:2]) <= _VALID] = _UNKNOWN[kind]
-        crop_of = _crop_depth if kind is Kind.DEPTH else partial(crop_dense, kind=kind)
+        crop_of = crop_known_depth if kind is Kind.DEPTH else partial(crop_dense, kind=kind)
         (target,) = crop_of(label, crops=crop, image_size=image_size, size=self._size)
         return torch.from_numpy(np.ascontiguousarray(target))
 
@@ -184,18 +183,6 @@ class Pictures(TorchDataset[Batch | None]):
     @cached_property
     def _opened(self) -> "_Opened":
         return _Opened(self._root, self._snapshot, len(self._places), self._seed, self._augment)
-
-
-def _crop_depth(
-    label: Num[np.ndarray, "H W"],
-    crops: Int64[np.ndarray, "crops 5"],
-    image_size: tuple[int, int],
-    size: int,
-) -> Float32[np.ndarray, "crops size size"]:
-    """Crops of depth whose unknown places, which are 0, have no say in what is beside them; unknown
-    is what lies mostly in them."""
-    means, shares = crop_known_depth(label, crops, image_size, size)
-    return np.where(shares > _MOSTLY, means, 0)
 
 
 class _Opened:

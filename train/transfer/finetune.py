@@ -151,10 +151,11 @@ class _Trainer:
         images, target = batch["image"].to(device), batch["target"].to(device)
         tokens = {name: each.to(device) for name, each in batch["tokens"].items()}
         parts = range(0, len(images), config.micro_batch or len(images))
+        # of all parts and processes, so that each counts by what it knows
+        known = self.process.total(self.task.known(target)).clamp(min=1)
         with drawing_from(seed_of(config.seed, step, 2 + self.process.rank), device):
             for start in parts:
                 rows = slice(start, start + (config.micro_batch or len(images)))
-                share = len(images[rows]) / len(images)
                 own = {name: each[rows] for name, each in tokens.items()}
                 pixels, truth = normalised(images[rows]), target[rows]
                 if self.mixup is not None:
@@ -162,7 +163,8 @@ class _Trainer:
                 with self._exchanging(is_last=start == parts[-1]):
                     with autocast(device, self.dtype):
                         outputs = self.called(pixels, own)
-                    loss = self.task.loss(outputs, truth) * share
+                    # times the processes, over which gradients and losses are averaged
+                    loss = self.task.loss(outputs, truth) * (self.process.count / known)
                     torch.autograd.backward(loss)
                 self.loss_sum += loss.detach()
         trained = [each for each in self.network.parameters() if each.requires_grad]

@@ -14,6 +14,7 @@ from pathlib import Path
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, UnknownNameError
 from fourmill.manifests.modalities import Modality
+from fourmill.train.class_labels import ClassLabel
 from fourmill.train.records import Record, snapshot_of_run
 from fourmill.train.transfer.config import FinetuneConfig
 
@@ -56,7 +57,7 @@ def plan_run(config: FinetuneConfig) -> Run:
         MissingPackageError: a model that is not on this machine and cannot be fetched.
     """
     head = Dataset.open(config.root).head
-    modality = config.label.partition(".")[0]
+    modality = ClassLabel.parse(config.label).modality
     wanted = ["rgb", modality, *([config.mask] if config.mask else []), *config.others]
     if config.others:
         wanted.append("crop_settings")

@@ -26,8 +26,10 @@ _DEPTH_SUMS = ("images", "abs_rel", "delta1", "rmse")
 _NORMAL_SUMS = ("pixels", "degrees", "within_11", "within_22", "within_30")
 _WITHIN = (11.25, 22.5, 30.0)
 _SHORT = 0.5  # of a normal's vector: what is shorter is unknown
-_BERHU = 0.2  # of the largest error, from which on errors count as squares (Laina et al. 2016)
-_SAME_SHIFT = 0.85  # how much an error common to all pixels is forgiven (Eigen et al. 2014)
+_BERHU = (
+    0.2  # of an image's largest error, from which on errors count as squares (Laina et al. 2016)
+)
+_SAME_SHIFT = 0.85  # how much an error common to an image is forgiven (Eigen et al. 2014)
 
 
 class Task(ABC):
@@ -42,8 +44,15 @@ class Task(ABC):
     is_dense = True
 
     @abstractmethod
+    def known(self, target: Tensor) -> Int64[Tensor, ""]:
+        """How many answers of a batch can be judged: images, or pixels whose truth is known."""
+
+    @abstractmethod
     def loss(self, outputs: Tensor, target: Tensor) -> Float[Tensor, ""]:
-        """What is made small; finite also where nothing is known of a batch."""
+        """What is made small, as a sum over what is known; finite also where nothing is.
+
+        The parts of a batch add up to the batch, however it is split.
+        """
 
     @abstractmethod
     def sums(self, outputs: Tensor, target: Tensor) -> Sums:
@@ -66,12 +75,17 @@ class Classification(Task):
     def __init__(self, outputs: int, label_smoothing: float) -> None:
         self.outputs, self._smoothing = outputs, label_smoothing
 
+    def known(self, target: Tensor) -> Int64[Tensor, ""]:
+        return target.new_full((), len(target), dtype=torch.int64)
+
     def loss(
         self, outputs: Float[Tensor, "B K"], target: Int64[Tensor, " B"] | Float[Tensor, "B K"]
     ) -> Float[Tensor, ""]:
         """Cross-entropy; targets that were mixed are smoothed already."""
         smoothing = 0.0 if target.ndim == 2 else self._smoothing
-        return F.cross_entropy(outputs.float(), target, label_smoothing=smoothing)
+        return F.cross_entropy(
+            outputs.float(), target, label_smoothing=smoothing, reduction="sum"
+        )  # fmt: skip
 
     def sums(self, outputs: Float[Tensor, "B K"], target: Int64[Tensor, " B"]) -> Sums:
         best = outputs.topk(min(5, self.outputs), dim=1).indices == target[:, None]
@@ -100,14 +114,14 @@ class Segmentation(Task):
     def __init__(self, outputs: int) -> None:
         self.outputs = outputs
 
+    def known(self, target: Tensor) -> Int64[Tensor, ""]:
+        return (target != UNKNOWN_CLASS).sum()
+
     def loss(self, outputs: Tensor, target: Tensor) -> Float[Tensor, ""]:
         """Cross-entropy of known pixels."""
-        ids = target.long()
-        known = (ids != UNKNOWN_CLASS).sum().clamp(min=1)
-        total = F.cross_entropy(
-            outputs.float(), ids, ignore_index=UNKNOWN_CLASS, reduction="sum"
+        return F.cross_entropy(
+            outputs.float(), target.long(), ignore_index=UNKNOWN_CLASS, reduction="sum"
         )  # fmt: skip
-        return total / known
 
     def sums(self, outputs: Tensor, target: Tensor) -> Sums:
         ids, found = target.long(), outputs.argmax(1)
@@ -137,22 +151,25 @@ class Depth(Task):
     def __init__(self, config: DepthConfig) -> None:
         self._config = config
 
+    def known(self, target: Tensor) -> Int64[Tensor, ""]:
+        return self._known(target).sum()
+
     def loss(self, outputs: Float[Tensor, "B 1 S S"], target: Tensor) -> Float[Tensor, ""]:
-        """Of pixels whose depth is known."""
+        """Of pixels whose depth is known; what compares pixels compares those of one image."""
         known = self._known(target)
-        log, depth = outputs[:, 0].float()[known], target.float()[known]
-        if not len(depth):
-            return outputs.sum() * 0.0
+        log, depth = outputs[:, 0].float(), torch.where(known, target.float(), 1.0)
         if self._config.loss == "scale_invariant":
-            difference = log - depth.log()
-            spread = difference.square().mean() - _SAME_SHIFT * difference.mean().square()
-            return (spread + 1e-8).sqrt()
-        error = (log.clamp(max=20).exp() - depth).abs()
+            difference = torch.where(known, log - depth.log(), 0.0).flatten(1)
+            count = known.flatten(1).sum(1)
+            mean, square = (each.sum(1) / count.clamp(min=1)
+                            for each in (difference, difference.square()))  # fmt: skip
+            return (count * (square - _SAME_SHIFT * mean.square() + 1e-8).sqrt()).sum()
+        error = torch.where(known, (log.clamp(max=20).exp() - depth).abs(), 0.0).flatten(1)
         if self._config.loss == "l1":
-            return error.mean()
-        limit = (_BERHU * error.detach().max()).clamp(min=1e-6)
+            return error.sum()
+        limit = (_BERHU * error.detach().amax(1, keepdim=True)).clamp(min=1e-6)
         squared = (error.square() + limit**2) / (2 * limit)
-        return torch.where(error <= limit, error, squared).mean()
+        return torch.where(error <= limit, error, squared).sum()
 
     def sums(self, outputs: Float[Tensor, "B 1 S S"], target: Tensor) -> Sums:
         total = torch.zeros(len(_DEPTH_SUMS), dtype=torch.float64)
@@ -197,11 +214,14 @@ class Normals(Task):
 
     outputs = 3
 
+    def known(self, target: Tensor) -> Int64[Tensor, ""]:
+        return self._vectors(target)[1].sum()
+
     def loss(self, outputs: Float[Tensor, "B 3 S S"], target: Tensor) -> Float[Tensor, ""]:
         """One less the cosine, of pixels whose normal is known."""
         truth, known = self._vectors(target)
         cosine = F.cosine_similarity(outputs.float(), truth, dim=1)
-        return ((1 - cosine) * known).sum() / known.sum().clamp(min=1)
+        return ((1 - cosine) * known).sum()
 
     def sums(self, outputs: Float[Tensor, "B 3 S S"], target: Tensor) -> Sums:
         truth, known = self._vectors(target)

@@ -119,9 +119,13 @@ def test_an_interrupted_run_ends_with_the_same_weights_to_the_bit(
     assert losses[0] == losses[1]
 
 
-def test_parts_of_a_step_add_up_to_the_step(make_finetuning: MakeConfig, tmp_path: Path) -> None:
-    whole = make_finetuning(out=tmp_path / "whole", steps=2)
-    parts = make_finetuning(out=tmp_path / "parts", steps=2, micro_batch=4)
+@pytest.mark.parametrize("task", ["classification", "depth"])
+def test_parts_of_a_step_add_up_to_the_step(
+    make_finetuning: MakeConfig, tmp_path: Path, task: str
+) -> None:
+    options = {"task": task, "steps": 2} | ({} if task == "classification" else {"label": "depth"})
+    whole = make_finetuning(out=tmp_path / "whole", **options)
+    parts = make_finetuning(out=tmp_path / "parts", micro_batch=4, **options)
     done(whole)
     done(parts)
     expected, found = (load_file(each.out / "finetuned.safetensors") for each in (whole, parts))
