@@ -26,9 +26,7 @@ _DEPTH_SUMS = ("images", "abs_rel", "delta1", "rmse")
 _NORMAL_SUMS = ("pixels", "degrees", "within_11", "within_22", "within_30")
 _WITHIN = (11.25, 22.5, 30.0)
 _SHORT = 0.5  # of a normal's vector: what is shorter is unknown
-_BERHU = (
-    0.2  # of an image's largest error, from which on errors count as squares (Laina et al. 2016)
-)
+_BERHU = 0.2  # of an image's largest error, above which errors are squared (Laina et al. 2016)
 _SAME_SHIFT = 0.85  # how much an error common to an image is forgiven (Eigen et al. 2014)
 
 
