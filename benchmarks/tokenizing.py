@@ -65,12 +65,14 @@ class Options:
 
     Attributes:
         only: these parts.
+        networks: whose tokens of ten crops are made.
         samples: pictures, 512 x 384.
         repeats: of each pair.
         json: print one JSON object a line instead of a table.
     """
 
     only: tuple[str, ...] = ("crops", "write", "decode")
+    networks: tuple[str, ...] = tuple(_NETWORKS)
     samples: int = 1024
     repeats: int = 3
     json: bool = False
@@ -96,7 +98,7 @@ class Bench:
 
     def crops(self) -> Iterator[Result]:
         """Ten crops of each picture."""
-        for name in _NETWORKS:
+        for name in self.options.networks:
             place = self._tokenizer(name, name)
             share = 1 if name == "demo" else 8  # of the pictures, where each takes long
             pairs = [
