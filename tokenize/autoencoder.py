@@ -187,20 +187,8 @@ class Encoder(Transformer):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """One vector a patch."""
-        patches = self._project(x)
+        patches = self.proj(x)
         return self.transform(patches).transpose(1, 2).reshape(patches.shape)
-
-    def _project(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """What `proj` gives: of patches that do not overlap it is one product of matrices, which on
-        a CPU takes half as long as a convolution."""
-        side = self.proj.kernel_size[0]
-        batch, channels, height, width = x.shape
-        if x.device.type != "cpu" or height % side or width % side:
-            return self.proj(x)  # type: ignore[no-any-return]
-        patches = x.reshape(batch, channels, height // side, side, width // side, side)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)
-        projected = F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
-        return projected.permute(0, 3, 1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
