@@ -49,7 +49,7 @@ from fourmill.pipeline import pace
 from fourmill.pipeline.batches import Batches
 from fourmill.pipeline.engine import Engine
 from fourmill.pipeline.memory import keep_memory
-from fourmill.pipeline.plan import plan_wave
+from fourmill.pipeline.plan import Plan, plan_wave
 from fourmill.pipeline.steps import Outcome, Step
 from fourmill.pipeline.work import BLOCK_SAMPLES, Block, load_block, run_step
 from fourmill.pipeline.workers import ray_session
@@ -348,8 +348,7 @@ class Bench:
         for each in steps:
             each.loaded = str(loaded)
         plan = plan_wave(corpus or self.corpus, steps, relabel=True)
-        blocks = len(steps) * sum(-(-each // BLOCK_SAMPLES) for each in plan.samples.values())
-        meter = Meter(blocks, lambda: len(list(loaded.iterdir())) == cpus * len(steps))
+        meter = Meter(count_blocks(plan), lambda: len(list(loaded.iterdir())) == cpus * len(steps))
         with ray_session(cpus=cpus):
             Engine(plan, meter.note).run()
         return meter.cost
@@ -370,6 +369,12 @@ class Bench:
             name, round(engine, 1), unit, baseline, round(bare, 1), round(ratio, 3),
             round(goal, 3), True,
         )  # fmt: skip
+
+
+def count_blocks(plan: Plan) -> int:
+    """That a run of a plan of which nothing is done finishes, of all its steps."""
+    shards = sum(-(-each // BLOCK_SAMPLES) for each in plan.samples.values())
+    return len(plan.steps) * shards
 
 
 @contextmanager

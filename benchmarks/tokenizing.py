@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from engine import Meter, make_corpus
+from engine import Meter, count_blocks, make_corpus
 from PIL import Image
 from results import Result, show_parts
 
@@ -174,8 +174,7 @@ class Bench:
         """For each block, once it runs."""
         steps = [TokenizeStep(each, _CROPS, _MAX_SIDE) for each in places]
         plan = plan_wave(self.corpus, steps, relabel=True)
-        blocks = sum(-(-each // BLOCK_SAMPLES) for each in plan.samples.values())
-        meter = Meter(len(steps) * blocks)
+        meter = Meter(count_blocks(plan))
         with ray_session(cpus=2):
             Engine(plan, meter.note).run()
         for step in plan.steps.values():  # the next run would find it done
