@@ -92,8 +92,10 @@ def train(
             with ExitStack() as stack:
                 if process.is_first:
                     stack.enter_context(runs.locked(config.out))
+                trainer = _Trainer(run, process, stack)
+                if process.is_first:  # now that nothing was refused
                     runs.write_run(run)
-                _Trainer(run, process, stack).run(on_progress, profiled_steps)
+                trainer.run(on_progress, profiled_steps)
         process.wait()
     losses = last_losses(config.out / "metrics.jsonl", "val")
     best = best_checkpoint(config.out)

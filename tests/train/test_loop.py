@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 from tests.train.stopping import Stop, stop_after
 
-from fourmill.manifests.errors import ConfigError, TrainingError
+from fourmill.manifests.errors import ConfigError, TrainingError, UnknownNameError
 from fourmill.train import runs
-from fourmill.train.config import TrainConfig
+from fourmill.train.config import MaskingConfig, Mixture, TrainConfig
 from fourmill.train.loop import train
 from fourmill.train.metrics import read_metrics
 
@@ -72,7 +72,7 @@ def test_kill_9_in_the_middle_of_training_changes_nothing(
 ) -> None:
     config = make_config(out=tmp_path / "killed", steps=60, checkpoint_every=1, eval_every=60)
     code = (
-        "import sys, torch; from fourmill.train.config import TrainConfig\n"
+        "import sys, torch; from fourmill.train.config import MaskingConfig, Mixture, TrainConfig\n"
         "from fourmill.train.loop import train\n"
         "train(TrainConfig.model_validate_json(sys.argv[1]))"
     )
@@ -102,6 +102,13 @@ def test_a_run_of_another_configuration_is_not_continued(make_config: MakeConfig
     train(make_config(steps=2))
     with pytest.raises(ConfigError, match=r"lr was 0.001, now 0.5.*--fresh"):
         train(make_config(steps=2, lr=0.5))
+
+
+def test_a_run_that_was_refused_leaves_its_folder_to_the_next(make_config: MakeConfig) -> None:
+    wrong = MaskingConfig(mixture=(Mixture(inputs={"no such modality": 1.0}),))
+    with pytest.raises(UnknownNameError, match="no such modality"):
+        train(make_config(steps=2, masking=wrong))
+    assert train(make_config(steps=2)).step == 2
 
 
 def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
