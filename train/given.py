@@ -256,6 +256,8 @@ def _label(shard: Shard, row: int) -> Label | None:
     label = shard.label(row)
     if shard.entry.definition.kind is Kind.TOKENS and isinstance(label, np.ndarray):
         return label[0] if label.ndim == 2 else label  # the first crop is the centre
+    if isinstance(label, str) and not label.strip():
+        return None  # it says nothing
     return label
 
 

@@ -173,17 +173,21 @@ def test_what_is_predicted_from_each_modality_has_a_mean_of_its_own(
 
 
 def with_broken_pictures(labelled: Labelled, folder: Path, *keys: str) -> Path:
+    return overwritten(labelled, folder, "rgb", b"?", *keys)
+
+
+def overwritten(labelled: Labelled, folder: Path, modality: str, byte: bytes, *keys: str) -> Path:
     root = folder / "dataset"
     shutil.copytree(labelled.root, root)
     dataset = Dataset.open(str(root))
     for number in range(2):
-        shard = dataset.shard("rgb", number)
-        (file,) = (root / "rgb").glob(f"*{number}.tar")
+        shard = dataset.shard(modality, number)
+        (file,) = (root / modality).rglob(f"*{number}.tar")
         data = file.read_bytes()
         for row, key in enumerate(shard.keys):
             if key in keys:
-                picture = shard.payload(row)
-                data = data.replace(picture, b"?" * len(picture))
+                payload = shard.payload(row)
+                data = data.replace(payload, byte * len(payload))
         file.write_bytes(data)
     return root
 
@@ -206,6 +210,20 @@ def test_a_broken_file_is_named_and_the_others_are_indexed(
     retrieval_commands.search(str(labelled_run), out, evaluate=True, device="cpu", json=True)
     report = json.loads(capsys.readouterr().out)
     assert (report["queries"], report["failed"][0]["key"]) == (3, "chelsea")
+
+
+def test_a_caption_of_blanks_is_one_that_is_missing(
+    labelled: Labelled, labelled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = overwritten(labelled, tmp_path, "caption", b" ", "chelsea")
+    # tokens were made of the caption that was there
+    monkeypatch.setattr("fourmill.train.given.stored_as", lambda *_: "caption")
+    out = tmp_path / "idx"
+    retrieval_commands.index(
+        str(labelled_run), str(root), out, from_=("caption",), device="cpu"
+    )  # fmt: skip
+    assert Index(out).keys == [each for each in PHOTOS if each != "chelsea"]
+    assert Index(out).about.skipped == 1
 
 
 def test_where_no_file_can_be_read_there_is_no_index_and_one_is_named(
