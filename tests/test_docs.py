@@ -31,39 +31,6 @@ def _commands(page: Path, program: str) -> list[list[str]]:
     return [each for each in words if each and each[0] == program]
 
 
-@pytest.mark.slow
-@pytest.mark.packages
-def test_the_walk_through_ones_own_folder_runs_as_printed(tmp_path):
-    pictures = tmp_path / "Pictures"
-    pictures.mkdir()
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        Image.fromarray(getattr(skimage.data, name)()).save(pictures / f"{name}.jpg")
-        (pictures / f"{name}.txt").write_text(f"a picture called {name}")
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    # weights stay where they are cached, whatever the home directory
-    cache = os.environ.get("FOURMILL_CACHE", str(Path.home() / ".cache" / "fourmill"))
-    environment = os.environ | {"HOME": str(tmp_path), "FOURMILL_CACHE": cache}
-    walk = _commands(ROOT / "README.md", "fourmill")
-    assert len(walk) >= 8
-    for words in walk:
-        expanded = [each.replace("~", str(tmp_path)) for each in words[1:]]
-        done = subprocess.run(
-            [sys.executable, "-m", "fourmill.pipeline.cli", *expanded],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
-    assert (tmp_path / "mine.png").stat().st_size > 10_000
-    (program,) = _blocks(ROOT / "README.md", "python")
-    shown = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert "a picture called" in shown.stdout
-
-
 _ONE_AFTER_ANOTHER = """
 import json, sys
 from fourmill.pipeline.cli import main
@@ -76,18 +43,54 @@ with ray_session(cpus=2):
 """
 
 
+def _run_one_after_another(
+    walk: list[list[str]], folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """In one process and one Ray, whose start takes longer than most commands."""
+    return subprocess.run(
+        [sys.executable, "-c", _ONE_AFTER_ANOTHER, json.dumps(walk)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.packages
+def test_the_walk_through_ones_own_folder_runs_as_printed(tmp_path):
+    pictures = tmp_path / "Pictures"
+    pictures.mkdir()
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        Image.fromarray(getattr(skimage.data, name)()).save(pictures / f"{name}.jpg")
+        (pictures / f"{name}.txt").write_text(f"a picture called {name}")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    # weights stay where they are cached, whatever the home directory
+    cache = os.environ.get("FOURMILL_CACHE", str(Path.home() / ".cache" / "fourmill"))
+    environment = os.environ | {"HOME": str(tmp_path), "FOURMILL_CACHE": cache}
+    walk = [
+        [each.replace("~", str(tmp_path)) for each in words[1:]]
+        for words in _commands(ROOT / "README.md", "fourmill")
+    ]
+    assert len(walk) >= 8
+    done = _run_one_after_another(walk, tmp_path, environment)
+    codes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
+    assert codes == [[words[0], 0] for words in walk], f"{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "mine.png").stat().st_size > 10_000
+    (program,) = _blocks(ROOT / "README.md", "python")
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "a picture called" in shown.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.packages
 def test_the_walk_through_swapping_an_expert_runs_as_printed(tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     walk = [words[1:] for words in _commands(ROOT / "docs" / "relabelling.md", "fourmill")]
-    done = subprocess.run(
-        [sys.executable, "-c", _ONE_AFTER_ANOTHER, json.dumps(walk)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _run_one_after_another(walk, tmp_path, dict(os.environ))
     assert done.returncode == 0, done.stderr
     codes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
     # something is stale between the new edges and the new tokens: `status` says so by its code

@@ -16,9 +16,7 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.pipeline.ingest import ingest, plan_ingest
 from fourmill.pipeline.sources.registry import open_source
 
-NETWORKS = {
-    "depth": "depth", "normals": "normal", "segments": "semseg_coarse", "saliency": "saliency",
-}  # fmt: skip
+NETWORKS = {"depth": "depth", "segments": "semseg_coarse"}
 OTHERS = {"edges": "canny_edge", "palette": "color_palette", "metadata": "metadata"}
 ALL = NETWORKS | OTHERS
 PATIENCE_SECONDS = 600
