@@ -183,7 +183,7 @@ class TokenizeStep(Step):
             params["max_side"] = self.max_side
         return Producer(
             name=f"tokenizer-{self._spec.kind}",
-            version="3",
+            version="4",
             params=params,
             weights_sha256=weights_sha256(self.folder),
             code_version=code_version(),

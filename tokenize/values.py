@@ -116,8 +116,9 @@ def to_tensor(
         return (tensor.float()[:, None] - low) * (2 / (high - low)) - 1
     if definition.kind not in _BYTES:
         return tensor.float() if tensor.ndim == 4 else tensor.float()[:, None]
-    values = tensor.float() / 127.5 - 1
-    return values.permute(0, 3, 1, 2).contiguous() if values.ndim == 4 else values[:, None]
+    # channels stay last in memory, which spares this and what reads patches a copy
+    values = tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor[:, None]
+    return (values / 127.5).sub_(1)
 
 
 def to_labels(definition: Modality, values: Float[Tensor, "B C S S"]) -> list[Label]:
