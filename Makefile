@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 CONFIG ?= configs/demo.yaml
 DATA   ?=
+SET    ?=
 PANEL  ?= relabel.png
 # the configuration if somebody gave one: a dataset need not be the demo's
 GIVEN_CONFIG := $(filter command environment,$(firstword $(origin CONFIG)))
@@ -28,8 +29,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "set up in $$(cat $(VENV)/setup-seconds) s"
 	@touch $(READY)
 
-demo: setup ## the whole way on built-in photographs, or on DATA=~/Pictures; then open demo/index.html
-	$(BIN)/fourmill demo $(if $(DATA),--data "$(DATA)")
+demo: setup ## the whole way on built-in photographs, or DATA=~/Pictures; SET='train.steps=200': less
+	$(BIN)/fourmill demo $(if $(DATA),--data "$(DATA)") $(if $(SET),--set $(SET))
 
 pipeline: setup ## corpus → labels → tokens, of CONFIG=
 	$(BIN)/fourmill run $(CONFIG)

@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +84,16 @@ class Bench:
         self.options = options
         self.folder = folder
 
-    @cached_property
-    def corpus(self) -> Dataset:
-        """Pictures with crop settings, which all tokenizers share."""
-        dataset = make_corpus(self.folder / "corpus", 4, self.options.samples // 4, _SIDE)
+    def corpus(self, share: int = 1) -> Dataset:
+        """Pictures with crop settings, which all tokenizers share.
+
+        Args:
+            share: one of so many pictures, where each takes long.
+        """
+        folder = self.folder / f"corpus-{share}"
+        if folder.exists():
+            return Dataset.open(str(folder))
+        dataset = make_corpus(folder, 4, self.options.samples // share // 4, _SIDE)
         plan = plan_wave(dataset, [CropStep(_CROPS, 0, 0.2)])
         with ray_session(cpus=2):
             Engine(plan).run()
@@ -100,9 +105,9 @@ class Bench:
         """Ten crops of each picture."""
         for name in self.options.networks:
             place = self._tokenizer(name, name)
-            share = 1 if name == "demo" else 8  # of the pictures, where each takes long
+            share = 1 if name == "demo" else 4
             pairs = [
-                (self._loop_seconds(place, share), self._engine_seconds([place]))
+                (self._loop_seconds(place, share), self._engine_seconds([place], share))
                 for _ in range(self.options.repeats)
             ]
             yield _faster(f"tokenize/ten-crops/{name}", pairs, "a loop with Pillow, one process",
@@ -170,26 +175,26 @@ class Bench:
             )
         return folder
 
-    def _engine_seconds(self, places: Sequence[Path]) -> float:
+    def _engine_seconds(self, places: Sequence[Path], share: int = 1) -> float:
         """For each block, once it runs."""
+        corpus = self.corpus(share)
         steps = [TokenizeStep(each, _CROPS, _MAX_SIDE) for each in places]
-        plan = plan_wave(self.corpus, steps, relabel=True)
+        plan = plan_wave(corpus, steps, relabel=True)
         meter = Meter(count_blocks(plan))
         with ray_session(cpus=2):
             Engine(plan, meter.note).run()
         for step in plan.steps.values():  # the next run would find it done
             for writer in step.writers.values():
-                shutil.rmtree(Path(self.corpus.url) / writer.folder)
+                shutil.rmtree(Path(corpus.url) / writer.folder)
         return meter.cost.seconds * len(places)
 
     def _loop_seconds(self, place: Path, share: int) -> float:
         """For as many pictures as a block has, in this process."""
         network = registry.load(place).network
         size = network.config.size
-        keys, payloads = self._payloads
-        count = len(keys) // share
+        keys, payloads = self._payloads(share)
         started = time.perf_counter()
-        for key, payload in zip(keys[:count], payloads[:count], strict=True):
+        for key, payload in zip(keys, payloads, strict=True):
             with Image.open(io.BytesIO(payload)) as opened:
                 image = opened.convert("RGB")
             crops = []
@@ -202,11 +207,10 @@ class Bench:
             values = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
             with torch.inference_mode():
                 network.tokenize(values).numpy().astype(np.int16)
-        return BLOCK_SAMPLES * (time.perf_counter() - started) / count
+        return BLOCK_SAMPLES * (time.perf_counter() - started) / len(keys)
 
-    @cached_property
-    def _payloads(self) -> tuple[list[str], list[bytes]]:
-        shards = [self.corpus.shard("rgb", index) for index in range(4)]
+    def _payloads(self, share: int) -> tuple[list[str], list[bytes]]:
+        shards = [self.corpus(share).shard("rgb", index) for index in range(4)]
         keys = [key for each in shards for key in each.keys]
         return keys, [bytes(each.payload(row)) for each in shards for row in range(len(each.keys))]
 

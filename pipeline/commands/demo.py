@@ -36,7 +36,11 @@ _SHEET_COLUMNS = (
 _SHEET_SAMPLES = 12
 _RECONSTRUCTED = 5
 _PREDICTED = 8
-_EVALUATED = ("depth", "normal", "semseg_coarse", "caption")
+_ENSEMBLE = 10  # samples of a map whose mean is judged; of texts there is none
+_EVALUATED = {
+    "maps": (("depth", "normal", "semseg_coarse"), _ENSEMBLE),
+    "captions": (("caption",), 1),
+}
 _LEARNED = 200  # samples that the mean beside them is of
 _JUDGING = Judging(samples=48, stored_only=True)  # making features again would take a minute
 _DRAWN = ("pictures", "judge tokenizers")  # stages that are done anew, not gone on with
@@ -171,25 +175,32 @@ def _judge(config: RunConfig, dataset: Dataset, out: Path) -> list[Verdict]:
 
 def _evaluate(dataset: Dataset, resolved: Path, folder: Path) -> list[Table]:
     """How well the model predicts held-out samples from RGB; nothing of what there is not."""
-    tasks = [name for name in _EVALUATED if name in dataset.modalities]
-    if not tasks or "val" not in dataset.head.splits:
+    if "val" not in dataset.head.splits:
         return []
-    report = _call(
-        "evaluate", str(resolved), dataset.url, "--tasks", *tasks, "--training", str(_LEARNED),
-        "--batch-size", "32", "--no-losses", "--out", str(folder), "--fresh", "--json",
-    )  # fmt: skip
+    judged: list[dict[str, Any]] = []
+    for place, (names, samples) in _EVALUATED.items():
+        tasks = [name for name in names if name in dataset.modalities]
+        if tasks:
+            report = _call(
+                "evaluate", str(resolved), dataset.url, "--tasks", *tasks,
+                "--training", str(_LEARNED), "--ensemble", str(samples), "--batch-size", "32",
+                "--no-losses", "--out", str(folder / place), "--fresh", "--json",
+            )  # fmt: skip
+            judged += report["tasks"]
+    if not judged:
+        return []
+    columns = list(dict.fromkeys(column for each in judged for column in each["scores"]))
     rows = []
-    for task in report["tasks"]:
-        columns = list(task["scores"].values())
-        for metric in columns[0]:
-            values = [each.get(metric) for each in columns]
+    for task in judged:
+        for metric in next(iter(task["scores"].values())):
+            values = [task["scores"].get(column, {}).get(metric) for column in columns]
             known = ["" if each is None else f"{each:.3f}" for each in values]
             rows.append((task["task"], metric, task["samples"], *known))
-    columns = list(report["tasks"][0]["scores"]) if report["tasks"] else []
     text = (
-        "Held-out photographs that 4M sees only as RGB, and its likeliest tokens. Beside it what "
-        "can be said without a look, the mean of the training split, and what is left of the "
-        "labels themselves after their tokens."
+        f"Held-out photographs that 4M sees only as RGB. Maps are the mean of {_ENSEMBLE} drawn "
+        "samples, beside one of them; captions are the likeliest words. Beside it what can be said "
+        "without a look, the mean of the training split, and what is left of the labels themselves "
+        "after their tokens."
     )
     headings = ("modality", "measure", "samples", *columns)
     return [Table("How good predictions from RGB alone are", text, headings, rows)]
