@@ -14,6 +14,7 @@ from fourmill.manifests.errors import ConfigError
 from fourmill.manifests.modality_files import load_modality
 from fourmill.pipeline import ingest as ingesting
 from fourmill.pipeline.cli import write_json
+from fourmill.pipeline.commands.tokenizers import folders
 from fourmill.pipeline.config import (
     CorpusConfig,
     DownloadConfig,
@@ -155,7 +156,7 @@ def tokenize(
 
     Args:
         root: the dataset; it has `crop_settings`, which `fourmill run` draws.
-        tokenizers: a folder of tokenizers, as `fourmill run` leaves it.
+        tokenizers: a folder of tokenizers, as `fourmill run` leaves it, or a tokenizer's.
         max_side: pixels of the long side of decoded images.
         address: of a Ray cluster; none for this machine.
         dry_run: only say what would be done.
@@ -167,8 +168,10 @@ def tokenize(
     num_crops = dataset.shard("crop_settings", 0).array().shape[1]
     if not tokenizers.is_dir():
         raise ConfigError(f"{tokenizers}: no such folder; `fourmill run` trains tokenizers")
-    folders = sorted(each.parent for each in tokenizers.glob("*/spec.json"))
-    steps = [TokenizeStep(each, num_crops, max_side) for each in folders]
+    found = folders(tokenizers)
+    if not found:
+        raise ConfigError(f"{tokenizers}: no tokenizers in it; `fourmill run` trains some")
+    steps = [TokenizeStep(each, num_crops, max_side) for each in found]
     steps = [each for each in steps if each.reads[0] in dataset.modalities]
     _run_steps(root, steps, "tokenize", False, address, dry_run, json)
 

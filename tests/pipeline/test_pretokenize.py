@@ -103,6 +103,11 @@ def test_webdataset_reads_the_same_tokens_and_a_second_run_makes_none(
     assert json.loads(capsys.readouterr().out)["snapshot"] == dataset.head.id
 
 
+def test_a_folder_without_tokenizers_is_refused(make_cropped, tmp_path, capsys):
+    assert main(["tokenize", make_cropped("root").url, str(tmp_path)]) != 0
+    assert f"{tmp_path}: no tokenizers in it" in capsys.readouterr().err
+
+
 def test_more_crops_or_another_tokenizer_make_a_version_beside_the_old(make_cropped, tokenizers):
     dataset = _tokenize(make_cropped("root"), tokenizers)
     first = dataset.head
@@ -113,7 +118,7 @@ def test_more_crops_or_another_tokenizer_make_a_version_beside_the_old(make_crop
     assert more.shape[1] == 5
     assert np.array_equal(more[:, :3], old), "more crops leave the first ones as they are"
     _save(tokenizers, seed=1)
-    dataset = _tokenize(dataset, tokenizers)
+    dataset = _tokenize(dataset, tokenizers / TOKENS)  # one may be named alone
     other = np.concatenate([each.array() for each in dataset.shards(TOKENS)])
     assert not np.array_equal(other, more)
     kept = [dataset.shard(TOKENS, index, first).array() for index in range(first.num_shards)]
