@@ -197,10 +197,10 @@ def _evaluate(dataset: Dataset, resolved: Path, folder: Path) -> list[Table]:
             known = ["" if each is None else f"{each:.3f}" for each in values]
             rows.append((task["task"], metric, task["samples"], *known))
     text = (
-        f"Held-out photographs that 4M sees only as RGB. Maps are the mean of {_ENSEMBLE} drawn "
-        "samples, beside one of them; captions are the likeliest words. Beside it what can be said "
-        "without a look, the mean of the training split, and what is left of the labels themselves "
-        "after their tokens."
+        f"Held-out photographs that 4M sees only as RGB. Of maps the mean of {_ENSEMBLE} drawn "
+        "samples and one of them alone, of captions the likeliest words. Beside them what can be "
+        "said without a look, the mean of the training split, and what is left of the labels "
+        "themselves after their tokens."
     )
     headings = ("modality", "measure", "samples", *columns)
     return [Table("How good predictions from RGB alone are", text, headings, rows)]
