@@ -179,7 +179,7 @@ def _evaluate(dataset: Dataset, resolved: Path, folder: Path) -> list[Table]:
         return []
     judged: list[dict[str, Any]] = []
     for place, (names, samples) in _EVALUATED.items():
-        tasks = [name for name in names if name in dataset.modalities]
+        tasks = [name for name in names if _can_be_judged(dataset, name)]
         if tasks:
             report = _call(
                 "evaluate", str(resolved), dataset.url, "--tasks", *tasks,
@@ -204,6 +204,17 @@ def _evaluate(dataset: Dataset, resolved: Path, folder: Path) -> list[Table]:
     )
     headings = ("modality", "measure", "samples", *columns)
     return [Table("How good predictions from RGB alone are", text, headings, rows)]
+
+
+def _can_be_judged(dataset: Dataset, name: str) -> bool:
+    """Whether a held-out sample has it and a picture; one's own photographs may lack captions."""
+    if name not in dataset.modalities:
+        return False
+    shards = dataset.shard_indices("val")
+    return any(
+        (dataset.shard(name, each).record.valid & dataset.shard("rgb", each).record.valid).any()
+        for each in shards
+    )
 
 
 def _judged(verdicts: Sequence[Verdict], picture: Path) -> list[Picture | Table]:
