@@ -114,7 +114,11 @@ class Mlp(nn.Module):
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """The same shape."""
-        return self.fc2(self.act(self.fc1(x_BND)))  # type: ignore[no-any-return]
+        return self.fc2(self.hidden(x_BND))  # type: ignore[no-any-return]
+
+    def hidden(self, x_BND: Tensor) -> Tensor:
+        """What the second layer gets, four times as wide."""
+        return self.act(self.fc1(x_BND))  # type: ignore[no-any-return]
 
 
 class Tanh(nn.Module):
@@ -173,29 +177,9 @@ class Transformer(nn.Module):
             self.norm_mlp = nn.LayerNorm(config.dim, eps=_NORM_EPS)
             self.post_mlp = Mlp(config.dim, Tanh())
 
-    def transform(self, x_BDhw: Tensor) -> Tensor:
-        """`[B, N, D]`, from values without positions; another grid interpolates the positions."""
-        x_BND = self._attended(x_BDhw)
-        if self.has_post_mlp:
-            x_BND = x_BND + self.post_mlp(self.norm_mlp(x_BND))
-        return x_BND
-
-    def transform_onto(self, x_BDhw: Tensor, weight_LD: Tensor, bias_L: Tensor | None) -> Tensor:
-        """`[B, N, L]`: what a linear layer makes of what `transform` gives.
-
-        Its matrix is multiplied with the MLP's second one first: where L is small, vectors of the
-        whole width, a good part of the work, are never made.
-        """
-        x_BND = self._attended(x_BDhw)
-        result = F.linear(x_BND, weight_LD, bias_L)
-        if self.has_post_mlp:
-            hidden = self.post_mlp.act(self.post_mlp.fc1(self.norm_mlp(x_BND)))
-            last = self.post_mlp.fc2
-            result = result + F.linear(hidden, weight_LD @ last.weight, weight_LD @ last.bias)
-        return result
-
-    def _attended(self, x_BDhw: Tensor) -> Tensor:
-        """`[B, N, D]`, after the blocks."""
+    def attended(self, x_BDhw: Tensor) -> Tensor:
+        """`[B, N, D]`, before the MLP, from values without positions; another grid interpolates the
+        positions."""
         positions: Tensor = self.pos_emb
         if positions.shape[2:] != x_BDhw.shape[2:]:
             positions = F.interpolate(
@@ -215,9 +199,20 @@ class Encoder(Transformer):
         self.proj = nn.Conv2d(config.channels, config.dim, config.patch, config.patch)
 
     def forward(self, x: Float[Tensor, "B C H W"], onto: nn.Conv2d) -> Float[Tensor, "B L h w"]:
-        """One vector a patch, after a convolution that looks at nothing but it."""
+        """One vector a patch, after a convolution that looks at nothing but it.
+
+        Its matrix is multiplied with the MLP's second one first: where L is small, vectors of the
+        whole width, a good part of the work, are never made.
+        """
         patches = self.proj(x)
-        latents_BNL = self.transform_onto(patches, onto.weight[:, :, 0, 0], onto.bias)
+        x_BND = self.attended(patches)
+        weight_LD = onto.weight[:, :, 0, 0]
+        latents_BNL = F.linear(x_BND, weight_LD, onto.bias)
+        if self.has_post_mlp:
+            hidden, last = self.post_mlp.hidden(self.norm_mlp(x_BND)), self.post_mlp.fc2
+            latents_BNL = latents_BNL + F.linear(
+                hidden, weight_LD @ last.weight, weight_LD @ last.bias
+            )
         return latents_BNL.transpose(1, 2).reshape(len(x), -1, *patches.shape[2:])
 
 
@@ -253,7 +248,10 @@ class Decoder(Transformer):
 
     def forward(self, x: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C H W"]:
         """Values of all pixels."""
-        patches_BNP = self.out_proj(self.transform(x))
+        x_BND = self.attended(x)
+        if self.has_post_mlp:
+            x_BND = x_BND + self.post_mlp(self.norm_mlp(x_BND))
+        patches_BNP = self.out_proj(x_BND)
         values = F.pixel_shuffle(patches_BNP.transpose(1, 2).unflatten(2, x.shape[2:]), self.patch)
         return self.out_conv(values)  # type: ignore[no-any-return]
 
