@@ -72,7 +72,7 @@ def test_kill_9_in_the_middle_of_training_changes_nothing(
 ) -> None:
     config = make_config(out=tmp_path / "killed", steps=60, checkpoint_every=1, eval_every=60)
     code = (
-        "import sys, torch; from fourmill.train.config import MaskingConfig, Mixture, TrainConfig\n"
+        "import sys, torch; from fourmill.train.config import TrainConfig\n"
         "from fourmill.train.loop import train\n"
         "train(TrainConfig.model_validate_json(sys.argv[1]))"
     )

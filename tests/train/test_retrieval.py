@@ -219,9 +219,7 @@ def test_a_caption_of_blanks_is_one_that_is_missing(
     # tokens were made of the caption that was there
     monkeypatch.setattr("fourmill.train.given.stored_as", lambda *_: "caption")
     out = tmp_path / "idx"
-    retrieval_commands.index(
-        str(labelled_run), str(root), out, from_=("caption",), device="cpu"
-    )  # fmt: skip
+    retrieval_commands.index(str(labelled_run), str(root), out, from_=("caption",), device="cpu")
     assert Index(out).keys == [each for each in PHOTOS if each != "chelsea"]
     assert Index(out).about.skipped == 1
 
