@@ -20,6 +20,8 @@ _LLOYD_STEPS = 15
 _RADIUS = 4.0  # of the constant direction, in standard deviations of a patch
 _LOGIT = 4.0  # of a class that a linear decoder is sure of, and minus that of the others
 _RIDGE = 1e-4
+_EXACT_WIDTH = 2048  # of patches whose components are exact; of wider ones that takes minutes
+_POWERS = 4  # iterations that make approximate components near to exact ones
 
 
 @torch.no_grad()
@@ -85,10 +87,9 @@ def _start_encoder(model: VQAutoencoder, patches_MP: Tensor, generator: torch.Ge
     config, encoder = model.config, model.encoder
     mean_P = patches_MP.mean(0)
     centred_MP = patches_MP - mean_P
-    variances, vectors = torch.linalg.eigh(centred_MP.T @ centred_MP / len(centred_MP))
     rank = min(config.latent - 1, patches_MP.shape[1], config.dim)
-    components_RP = vectors[:, -rank:].flip(1).T
-    deviation = variances[-rank:].clamp(min=0).sum().sqrt().clamp(min=1e-6)
+    components_RP, variances_R = _components(centred_MP, rank, generator)
+    deviation = variances_R.sum().sqrt().clamp(min=1e-6)
 
     # room_DR @ components: into directions that positions leave free, as large as positions are
     room_DR = _room(encoder, rank, generator)
@@ -109,6 +110,19 @@ def _start_encoder(model: VQAutoencoder, patches_MP: Tensor, generator: torch.Ge
     return F.pad(latents_ML, (0, config.latent - rank - 1))
 
 
+def _components(centred_MP: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The first principal components `[R, P]`, and their variances."""
+    count, width = centred_MP.shape
+    if width <= _EXACT_WIDTH:
+        variances_P, vectors_PP = torch.linalg.eigh(centred_MP.T @ centred_MP / count)
+        return vectors_PP[:, -rank:].flip(1).T, variances_P[-rank:].clamp(min=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        more = min(2 * rank, count, width)
+        _, values_R, vectors_PR = torch.svd_lowrank(centred_MP, more, _POWERS)
+    return vectors_PR[:, :rank].T, values_R[:rank].square() / count
+
+
 def _start_decoder(
     model: VQAutoencoder, codes: Tensor, targets: Tensor, generator: torch.Generator
 ) -> None:
@@ -125,13 +139,14 @@ def _start_decoder(
     gram_NN = around_MN.T @ around_MN / len(around_MN)
     ridge_NN = _RIDGE * gram_NN.diagonal().mean() * torch.eye(len(gram_NN))
     map_NP = torch.linalg.solve(gram_NN + ridge_NN, around_MN.T @ values_MP / len(around_MN))
-    fitted_PP = map_NP.T @ gram_NN @ map_NP
-    rank = min(map_NP.shape[1], config.dim * 3 // 4)
-    variances_P, vectors_PP = torch.linalg.eigh(fitted_PP)
-    best_PR = vectors_PP[:, -rank:]
+    # principal components of what is fitted, whose covariance is map_NP.T @ gram_NN @ map_NP
+    root_NN = torch.linalg.cholesky(gram_NN + ridge_NN)
+    _, sizes, vectors = torch.linalg.svd(root_NN.T @ map_NP, full_matrices=False)
+    rank = min(*map_NP.shape, config.dim * 3 // 4)
+    best_PR = vectors[:rank].T
 
     room_DR = _room(decoder, rank, generator)
-    gain = config.dim**0.5 / 2 / variances_P[-rank:].clamp(min=0).sum().sqrt().clamp(min=1e-6)
+    gain = config.dim**0.5 / 2 / sizes[:rank].square().sum().sqrt().clamp(min=1e-6)
     into_DN = gain * room_DR @ best_PR.T @ map_NP.T
     model.post_quant_proj.weight.copy_(into_DN.view_as(model.post_quant_proj.weight))
     _bias(model.post_quant_proj).copy_(-into_DN @ mean_N)

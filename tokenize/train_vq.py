@@ -38,7 +38,7 @@ from fourmill.tokenize.vq import VQTokenizer
 OnProgress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
 
-_CLASS_WIDTH = 16  # of the embedding of a class
+_MOST_CLASS_WIDTH = 32  # of the embedding of a class; as many as there are, so that all differ
 _NUM_EVALUATED = 64  # labels whose reconstruction is measured at the end
 _NUM_START_VALUES = 2**26  # in the crops that the start is taken from, 256 MiB
 
@@ -152,7 +152,8 @@ def _network_config(
 ) -> AutoencoderConfig:
     if size % patch:
         raise ConfigError(f"{definition.name}: size {size} is not a multiple of patch {patch}")
-    seen = network_inputs(definition, size, patch, _CLASS_WIDTH)
+    class_width = min(definition.channels + 1, _MOST_CLASS_WIDTH)
+    seen = network_inputs(definition, size, patch, class_width)
     shared = {"dim", "encoder_depth", "decoder_depth", "heads", "latent", "reach"}
     return AutoencoderConfig(**seen, codes=vocab_size, **config.model_dump(include=shared))
 

@@ -36,11 +36,8 @@ _SHEET_COLUMNS = (
 _SHEET_SAMPLES = 12
 _RECONSTRUCTED = 5
 _PREDICTED = 8
-_ENSEMBLE = 10  # samples of a map whose mean is judged; of texts there is none
-_EVALUATED = {
-    "maps": (("depth", "normal", "semseg_coarse"), _ENSEMBLE),
-    "captions": (("caption",), 1),
-}
+_EVALUATED = ("depth", "normal", "semseg_coarse", "caption")
+_ENSEMBLE = 10  # samples of which one is made, that is judged
 _LEARNED = 200  # samples that the mean beside them is of
 _JUDGING = Judging(samples=48, stored_only=True)  # making features again would take a minute
 _DRAWN = ("pictures", "judge tokenizers")  # stages that are done anew, not gone on with
@@ -177,18 +174,15 @@ def _evaluate(dataset: Dataset, resolved: Path, folder: Path) -> list[Table]:
     """How well the model predicts held-out samples from RGB; nothing of what there is not."""
     if "val" not in dataset.head.splits:
         return []
-    judged: list[dict[str, Any]] = []
-    for place, (names, samples) in _EVALUATED.items():
-        tasks = [name for name in names if _can_be_judged(dataset, name)]
-        if tasks:
-            report = _call(
-                "evaluate", str(resolved), dataset.url, "--tasks", *tasks,
-                "--training", str(_LEARNED), "--ensemble", str(samples), "--batch-size", "32",
-                "--no-losses", "--out", str(folder / place), "--fresh", "--json",
-            )  # fmt: skip
-            judged += report["tasks"]
-    if not judged:
+    tasks = [name for name in _EVALUATED if _can_be_judged(dataset, name)]
+    if not tasks:
         return []
+    report = _call(
+        "evaluate", str(resolved), dataset.url, "--tasks", *tasks, "--training", str(_LEARNED),
+        "--ensemble", str(_ENSEMBLE), "--batch-size", "32", "--no-losses", "--out", str(folder),
+        "--fresh", "--json",
+    )  # fmt: skip
+    judged = report["tasks"]
     columns = list(dict.fromkeys(column for each in judged for column in each["scores"]))
     rows = []
     for task in judged:
@@ -197,10 +191,10 @@ def _evaluate(dataset: Dataset, resolved: Path, folder: Path) -> list[Table]:
             known = ["" if each is None else f"{each:.3f}" for each in values]
             rows.append((task["task"], metric, task["samples"], *known))
     text = (
-        f"Held-out photographs that 4M sees only as RGB. Of maps the mean of {_ENSEMBLE} drawn "
-        "samples and one of them alone, of captions the likeliest words. Beside them what can be "
-        "said without a look, the mean of the training split, and what is left of the labels "
-        "themselves after their tokens."
+        f"Held-out photographs that 4M sees only as RGB. Of {_ENSEMBLE} drawn samples the mean, or "
+        "the caption most like the others, and one of them alone. Beside them what can be said "
+        "without a look, the mean of the training split, and what is left of the labels themselves "
+        "after their tokens."
     )
     headings = ("modality", "measure", "samples", *columns)
     return [Table("How good predictions from RGB alone are", text, headings, rows)]

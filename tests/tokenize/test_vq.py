@@ -16,6 +16,7 @@ from fourmill.manifests.modalities import Kind, Modality, modality, register
 from fourmill.tokenize import registry
 from fourmill.tokenize.crops import crop_settings
 from fourmill.tokenize.evaluate import evaluate
+from fourmill.tokenize.initialise import _components
 from fourmill.tokenize.quantize import CosineQuantizer
 from fourmill.tokenize.train_vq import VQTrainConfig, train_tokenizer
 
@@ -299,3 +300,16 @@ def test_a_killed_training_leaves_no_folder_and_is_done_again_to_the_same_bytes(
     record = json.loads((folder / "training.json").read_text())
     assert len(record["losses"]) == SMALL.steps
     assert record["metrics"]["psnr"] > 0
+
+
+def test_components_of_wide_patches_keep_what_exact_ones_would():
+    generator = torch.Generator().manual_seed(0)
+    scales = 1 / torch.arange(1, 2305)  # as large as in pictures, where few carry most
+    patches = scales * torch.randn(600, 2304, generator=generator)
+    patches -= patches.mean(0)
+    found, variances = _components(patches, 31, generator)
+    exact = torch.linalg.svdvals(patches)[:31].square() / 600
+    torch.testing.assert_close(found @ found.T, torch.eye(31), atol=1e-4, rtol=0)
+    kept = (patches @ found.T).square().sum() / 600
+    assert kept > 0.99 * exact.sum()
+    torch.testing.assert_close(variances, exact, rtol=0.03, atol=0)

@@ -43,7 +43,15 @@ def test_classes_are_voted_for_and_the_lowest_of_equals_wins():
 
 
 def test_of_what_has_no_mean_the_first_sample_is_taken():
+    boxes = [{"instances": []}, {"instances": [{"score": 1.0}]}]
+    assert combine(Kind.BOXES, boxes) == boxes[0]
+
+
+def test_of_texts_that_one_is_taken_which_agrees_most_with_the_others():
+    drawn = ["A windmill: solar.", "a green fish", "a fish in the sea", "The sea fish.", "a duck"]
+    assert combine(Kind.TEXT, drawn) == "a fish in the sea"
     assert combine(Kind.TEXT, ["a cat", "a dog"]) == "a cat"
+    assert combine(Kind.TEXT, ["", ""]) == ""
 
 
 def guess(kind: Kind, *labels: object) -> object:
@@ -136,9 +144,13 @@ def test_the_best_the_median_and_the_worst_are_shown_each_once(count, titles):
 
 
 def test_an_ensemble_is_drawn_and_one_sample_is_the_likeliest_unless_told_otherwise():
-    grid = modality("tok_depth@224")
-    assert Settings().step(grid).temperature == 0
-    assert Settings(ensemble=10).step(grid).temperature == 1
-    chosen_by_user = Settings(ensemble=10, temperature=0.5, steps=12).step(grid)
-    assert (chosen_by_user.temperature, chosen_by_user.steps) == (0.5, 12)
-    assert Settings(steps=12).step(modality("caption")).steps == 1
+    grid, text, boxes = modality("tok_depth@224"), modality("caption"), modality("det")
+    assert Settings().step(grid, Kind.DEPTH).temperature == 0
+    assert Settings(ensemble=10).step(grid, Kind.DEPTH).temperature == 1
+    assert Settings(ensemble=10).step(text, Kind.TEXT).temperature == 1
+    assert Settings(ensemble=10).step(boxes, Kind.BOXES).temperature == 0, "they have no ensemble"
+    chosen_by_user = Settings(ensemble=10, temperature=0.5, steps=12)
+    assert chosen_by_user.step(grid, Kind.DEPTH).temperature == 0.5
+    assert chosen_by_user.step(grid, Kind.DEPTH).steps == 12
+    assert chosen_by_user.step(boxes, Kind.BOXES).temperature == 0.5
+    assert Settings(steps=12).step(text, Kind.TEXT).steps == 1

@@ -63,11 +63,11 @@ def evaluate(
         split: whose samples are predicted.
         limit: of samples, evenly spread over the split.
         ensemble: samples of each prediction that become one: means of depth, normals and features,
-            votes of classes.
+            votes of classes, the text most like the others. Of boxes and structures one is judged.
         seed: of the draws.
         steps: in which grids are filled.
-        temperature: of the draws; by default 0 for one sample, which takes the likeliest tokens,
-            and 1 for ensembles.
+        temperature: of the draws; by default 1 where an ensemble is drawn, else 0, which takes the
+            likeliest tokens.
         alignments: of depth, before it is compared.
         ignore: classes of the truth that do not count.
         training: samples of `train` that the baseline learns from; 0 for none.

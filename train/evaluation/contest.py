@@ -17,7 +17,7 @@ from fourmill.manifests.labels import Label
 from fourmill.manifests.modalities import Kind
 from fourmill.tokenize.base import Tokenizer
 from fourmill.train.evaluation.captions import references_of
-from fourmill.train.evaluation.ensembles import combine, is_combined
+from fourmill.train.evaluation.ensembles import combine
 from fourmill.train.evaluation.judging import Judge
 from fourmill.train.evaluation.metric import Metric, Scores
 from fourmill.train.evaluation.neighbours import Neighbours
@@ -88,12 +88,12 @@ class Contest:
         self._tokenizer, self._classes = tokenizer, settings.class_label
         self._notes = [*judge.notes]
         kind = task.predicted.kind
-        self.members = settings.ensemble if is_combined(kind) else 1
-        if self.members < settings.ensemble:
-            self._notes.append(f"{kind.value} has no ensemble: the first sample is judged")
-        self._best = f"ensemble of {self.members}" if self.members > 1 else SINGLE
+        self._members = settings.members(kind)
+        if self._members < settings.ensemble:
+            self._notes.append(f"{kind.value} has no ensemble: one sample is judged")
+        self._best = f"ensemble of {self._members}" if self._members > 1 else SINGLE
         self._columns: dict[str, Metric] = {self._best: judge.metric()}
-        if self.members > 1:
+        if self._members > 1:
             self._columns[SINGLE] = judge.metric()
         if guess is not None:
             self._columns[MEAN] = judge.metric(task.truth)
@@ -124,7 +124,7 @@ class Contest:
         """Judge the predictions of one sample, which has a truth.
 
         Args:
-            drawn: as many as `members`.
+            drawn: as many as `Settings.members` says.
             bound: what `through_tokens` gave.
 
         Raises:
@@ -136,7 +136,7 @@ class Contest:
         self._refuse_other_size(truth, combined)
         scores = self._columns[self._best].add(truth, combined)
         self._samples.append(Judged(place, sample.key, scores))
-        if self.members > 1:
+        if self._members > 1:
             self._columns[SINGLE].add(truth, drawn[0])
         if self._guess is not None:
             self._columns[MEAN].add(truth, self._guess)

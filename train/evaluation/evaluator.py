@@ -66,14 +66,14 @@ class Evaluator:
                 else:
                     usable.append((place, sample))
             samples = [each for _, each in usable]
-            predictions = self.predict(task, samples, contest.members)
+            predictions = self.predict(task, samples)
             bounds = contest.through_tokens(samples)
             for (place, sample), drawn, bound in zip(usable, predictions, bounds, strict=True):
                 contest.add(place, sample, drawn, bound)
             on_samples(len(part))
         return contest.result()
 
-    def predict(self, task: Task, samples: Sequence[Sample], members: int) -> list[list[Label]]:
+    def predict(self, task: Task, samples: Sequence[Sample]) -> list[list[Label]]:
         """By sample, as many predictions as the ensemble has members."""
         if not samples:
             return []
@@ -84,10 +84,11 @@ class Evaluator:
         conditions = self._sampler.conditions(
             len(samples), given, [each.number for each in samples]
         )
-        step = self._settings.step(self._sampler.domains.modality(task.target))
+        settings, kind = self._settings, task.predicted.kind
+        step = settings.step(self._sampler.domains.modality(task.target), kind)
         drawn = []
-        for number in range(members):
-            tokens = self._sampler.generate(conditions, [step], self._settings.seed + number)
+        for number in range(settings.members(kind)):
+            tokens = self._sampler.generate(conditions, [step], settings.seed + number)
             drawn.append(self._sampler.decode(task.target, tokens[task.target]))
         return [list(each) for each in zip(*drawn, strict=True)]
 
@@ -137,7 +138,7 @@ class Evaluator:
         known = Neighbours()
         for part in self._parts(self._split(task, _TRAIN, others["neighbours"])):
             usable = [each for _, each in part if each is not None and not self._lacks(task, each)]
-            drawn = self.predict(task, usable, self._settings.ensemble)
+            drawn = self.predict(task, usable)
             for sample, features in zip(usable, drawn, strict=True):
                 name = place.of(sample.labels[place.modality])
                 assert name is not None, "or it would lack something"

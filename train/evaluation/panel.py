@@ -11,28 +11,26 @@ from fourmill.manifests.modalities import Kind
 from fourmill.manifests.render import render, sheet
 from fourmill.tokenize.crops import crop_dense
 from fourmill.train.evaluation.contest import Judged, Result, truth_of
-from fourmill.train.evaluation.ensembles import combine, is_combined
+from fourmill.train.evaluation.ensembles import combine
 from fourmill.train.evaluation.evaluator import Evaluator
 from fourmill.train.evaluation.report import ordered
-from fourmill.train.evaluation.settings import Settings
 
 _SIDE = 192  # pixels of the side of one picture
 _EACH = 2  # samples of the best, of the middle, of the worst
 
 
-def draw_panel(evaluator: Evaluator, result: Result, settings: Settings) -> Image.Image | None:
+def draw_panel(evaluator: Evaluator, result: Result) -> Image.Image | None:
     """A row a sample: its crop, the truth, and the model's prediction, which is made again.
 
     `None` where no sample has a score.
     """
     task = result.task
-    members = settings.ensemble if is_combined(task.predicted.kind) else 1
     split = evaluator.split(task)
     rows, titles = [], []
     for title, judged in chosen(ordered(result)):
         sample = split.sample(judged.place)
         assert sample is not None
-        drawn = combine(task.predicted.kind, evaluator.predict(task, [sample], members)[0])
+        drawn = combine(task.predicted.kind, evaluator.predict(task, [sample])[0])
         image = crop_dense(sample.image, Kind.IMAGE, sample.crop, sample.image_size, _SIDE)[0]
         truth = truth_of(task, sample)
         shown = _comparable(task.predicted.kind, drawn, truth)

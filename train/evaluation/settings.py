@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modalities import Modality
+from fourmill.manifests.modalities import Kind, Modality
 from fourmill.train.class_labels import ClassLabel
+from fourmill.train.evaluation.ensembles import is_combined
 from fourmill.train.schedules import GenerationStep, default_step
 
 Alignment: TypeAlias = Literal["scale_and_shift", "scale", "none"]
@@ -19,10 +20,10 @@ class Settings:
     Attributes:
         split: whose samples are predicted.
         limit: of samples, evenly spread over the split; all by default.
-        ensemble: samples of each prediction that become one.
+        ensemble: samples of each prediction that become one, where several can, see `members`.
         seed: of the draws; sample `i` of an ensemble is drawn with `seed + i`.
         steps: in which grids are filled; by default as `default_step` does.
-        temperature: 0 takes the likeliest tokens; by default 0 of one sample, and 1 of ensembles.
+        temperature: 0 takes the likeliest tokens; by default 1 where an ensemble is drawn, else 0.
         alignments: of depth.
         ignored: classes that do not count.
         training: samples of the split `train` that baselines learn from; 0 for no baselines.
@@ -70,12 +71,16 @@ class Settings:
         """Where the class of each sample is written, if features are judged by it."""
         return None if self.classes is None else ClassLabel.parse(self.classes)
 
-    def step(self, target: Modality) -> GenerationStep:
-        """How a target is generated."""
+    def members(self, predicted: Kind) -> int:
+        """How many samples become one: the ensemble, or one where several cannot."""
+        return self.ensemble if is_combined(predicted) else 1
+
+    def step(self, target: Modality, predicted: Kind) -> GenerationStep:
+        """How a target is generated, which decodes to `predicted`."""
         usual = default_step(target)
         temperature = self.temperature
         if temperature is None:
-            temperature = 1.0 if self.ensemble > 1 else 0.0
+            temperature = 1.0 if self.members(predicted) > 1 else 0.0
         is_grid = usual.scheme != "autoregressive"
         steps = self.steps if self.steps is not None and is_grid else usual.steps
         return replace(usual, steps=steps, temperature=temperature)

@@ -118,7 +118,7 @@ class Evaluation:
     def _run(self, task: Task, folder: ReportFolder) -> dict[str, Any]:
         with counting(task.name, self._evaluator.work(task)) as count:
             result = self._evaluator.run(task, count)
-        return folder.keep(result, draw_panel(self._evaluator, result, self._settings))
+        return folder.keep(result, draw_panel(self._evaluator, result))
 
     def _losses(self) -> dict[str, float]:
         if not self._has_losses:
