@@ -18,6 +18,7 @@ from fourmill.manifests.modalities import Kind
 from fourmill.train.conditions import Conditions, select_inputs
 from fourmill.train.devices import autocast
 from fourmill.train.sampler import Sampler
+from fourmill.train.sampling import refuse_not_finite
 from fourmill.train.schedules import GenerationStep
 
 ENCODER = "encoder"
@@ -69,6 +70,10 @@ def features(
 
     Args:
         feature: one of `possible_features`.
+
+    Raises:
+        GenerationError: what the model gives is not finite: damaged weights, or numbers that half
+            precision does not hold.
     """
     if feature == ENCODER:
         return _unit(_encoded(sampler, conditions))
@@ -114,6 +119,7 @@ def _encoded(sampler: Sampler, conditions: Conditions) -> Float32[np.ndarray, "b
     try:
         with autocast(sampler.device, sampler.dtype):
             _, bias = model.encode(select_inputs(model.domains, conditions))
+            refuse_not_finite(found[0].isfinite().all(), ENCODER, "features")
     finally:
         hook.remove()
     states = found[0].float()[:, model.shape.registers :]

@@ -22,7 +22,7 @@ from fourmill.train.guidance import (
     warn_of_always_given,
 )
 from fourmill.train.model import FourM
-from fourmill.train.sampling import draw, refuse_nothing_drawn
+from fourmill.train.sampling import draw, refuse_not_finite
 from fourmill.train.schedules import GenerationStep, filled_share, temperature_at
 from fourmill.train.selection import PADDING, compact
 from fourmill.train.writing import has_gaps, write_sequence
@@ -160,7 +160,7 @@ def _fill_once(
     logits = predict(model, step, sides_of(step, conditions, made), position, number)
     noise = uniforms(keys, f"{stream} token", size).gather(1, position.clamp(min=0))
     token, sureness = draw(logits, step, temperature_at(step, number), noise)
-    refuse_nothing_drawn(sureness.isfinite().all(), step.target)
+    refuse_not_finite(sureness.isfinite().all(), step.target)
     kept = position >= 0
     if step.scheme == "maskgit":
         kept = kept & (_rank(-sureness.masked_fill(~kept, -1)) < wanted[:, None])

@@ -19,7 +19,7 @@ def draw(
     """One id for each slot, and its probability among those that could be drawn.
 
     Which can be drawn is judged before the temperature, as the reference does. Where a score is NaN
-    or infinite, or all are -inf, the probability is NaN: see `refuse_nothing_drawn`.
+    or infinite, or all are -inf, the probability is NaN: see `refuse_not_finite`.
 
     Args:
         noise: in (0, 1); the same numbers draw the same ids.
@@ -38,19 +38,20 @@ def draw(
     return order.gather(-1, place[..., None])[..., 0], sureness
 
 
-def refuse_nothing_drawn(is_drawn: Bool[Tensor, ""], target: str) -> None:
-    """Refuse what was drawn if the scores were not numbers; this waits for the device.
+def refuse_not_finite(is_finite: Bool[Tensor, ""], target: str, what: str = "scores") -> None:
+    """Refuse what a model gave if it is not numbers; this waits for the device.
 
     Args:
-        is_drawn: whether all probabilities that `draw` gave are finite.
+        is_finite: whether all is, such as the probabilities that `draw` gave.
+        what: the model gave for the target.
 
     Raises:
-        GenerationError: they are not.
+        GenerationError: it is not.
     """
-    if bool(is_drawn):
+    if bool(is_finite):
         return
-    message = f"{target}: the model's scores are not finite, so that no token can be drawn"
-    if torch.is_autocast_enabled(is_drawn.device.type):
+    message = f"{target}: the model's {what} are not finite"
+    if torch.is_autocast_enabled(is_finite.device.type):
         raise GenerationError(
             f"{message}: they are too large for half precision, or the weights are damaged: "
             f"compute in float32 (--dtype float32), or take another checkpoint"

@@ -14,7 +14,7 @@ from fourmill.train.counters import Keys, uniforms
 from fourmill.train.decoding import Writer
 from fourmill.train.guidance import score, sides_of
 from fourmill.train.model import FourM
-from fourmill.train.sampling import draw, refuse_nothing_drawn
+from fourmill.train.sampling import draw, refuse_not_finite
 from fourmill.train.schedules import GenerationStep
 
 _OPENING = sentinel(1)  # of the one span that an empty sequence is
@@ -99,7 +99,7 @@ def _write(
         is_last = place + 1 == length
         if known.is_cuda and place % _LOOK_EVERY and not is_last:  # looking waits for the device
             continue
-        refuse_nothing_drawn(is_drawn, step.target)
+        refuse_not_finite(is_drawn, step.target)
         left = (~ended).nonzero()[:, 0]
         if not len(left):
             break

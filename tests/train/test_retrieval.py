@@ -6,11 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.train.labelled import CAPTIONS, PHOTOS, Labelled
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import ConfigError, SampleError, UnknownNameError
+from fourmill.manifests.errors import (
+    ConfigError,
+    GenerationError,
+    SampleError,
+    UnknownNameError,
+)
 from fourmill.pipeline.cli import main
 from fourmill.train import retrieval_commands
 from fourmill.train.features import choose_feature, features, possible_features
@@ -156,6 +162,17 @@ def test_features_are_vectors_maps_or_the_encoders_mean(sampler: Sampler) -> Non
     # what is padded has no say
     alone = features(sampler, sampler.conditions(1, {"caption": [CAPTIONS[1]]}), "encoder")
     np.testing.assert_allclose(alone[0], one[1], atol=1e-5)
+
+
+def test_damaged_weights_give_no_features_but_an_error(labelled_run: Path) -> None:
+    damaged = Sampler.load(labelled_run, device="cpu")
+    with torch.no_grad():
+        damaged.model.encoder_norm.weight.fill_(float("nan"))
+    conditions = damaged.conditions(1, {"caption": [CAPTIONS[0]]})
+    with pytest.raises(GenerationError, match="encoder: the model's features are not finite"):
+        features(damaged, conditions, "encoder")
+    with pytest.raises(GenerationError, match="tok_dinov2_global: the model's scores are not"):
+        features(damaged, conditions, "tok_dinov2_global")
 
 
 def test_what_is_predicted_from_each_modality_has_a_mean_of_its_own(
