@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: setup ## the whole way on built-in photographs, or DATA=~/Pictures; SET='train.steps=200': less
-	$(BIN)/fourmill demo $(if $(DATA),--data "$(DATA)") $(if $(SET),--set $(SET))
+	$(BIN)/fourmill demo $(if $(DATA),--data "$(DATA)") $(if $(SET),--set $(foreach each,$(SET),'$(each)'))
 
 pipeline: setup ## corpus → labels → tokens, of CONFIG=
 	$(BIN)/fourmill run $(CONFIG)

@@ -16,9 +16,9 @@ from fourmill.manifests.dataset import Dataset
 from fourmill.pipeline.ingest import ingest, plan_ingest
 from fourmill.pipeline.sources.registry import open_source
 
-NETWORKS = {"depth": "depth", "segments": "semseg_coarse"}
-OTHERS = {"edges": "canny_edge", "palette": "color_palette", "metadata": "metadata"}
-ALL = NETWORKS | OTHERS
+NETWORK = {"depth": "depth"}
+OTHERS = {"edges": "canny_edge", "metadata": "metadata"}
+ALL = NETWORK | OTHERS
 PATIENCE_SECONDS = 600
 
 

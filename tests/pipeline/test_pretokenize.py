@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,8 +127,11 @@ def test_more_crops_or_another_tokenizer_make_a_version_beside_the_old(make_crop
 
 
 @pytest.mark.slow
-def test_tokenizing_that_is_killed_goes_on_and_gives_the_same_bytes(make_cropped, tokenizers):
-    undisturbed, killed = make_cropped("undisturbed"), make_cropped("killed")
+def test_tokenizing_that_is_killed_goes_on_and_gives_the_same_bytes(
+    make_cropped, tokenizers, tmp_path
+):
+    undisturbed = make_cropped("undisturbed")
+    killed = Dataset.open(str(shutil.copytree(undisturbed.url, tmp_path / "killed")))
     undisturbed = _tokenize(undisturbed, tokenizers)
     command = [sys.executable, "-c", SLOW_TOKENIZE, killed.url, str(tokenizers)]
     records = Path(killed.url) / TOKENS / "_records"
