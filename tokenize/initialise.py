@@ -137,11 +137,14 @@ def _start_decoder(
     mean_N, mean_P = around_MN.mean(0), values_MP.mean(0)
     around_MN, values_MP = around_MN - mean_N, values_MP - mean_P
     gram_NN = around_MN.T @ around_MN / len(around_MN)
-    ridge_NN = _RIDGE * gram_NN.diagonal().mean() * torch.eye(len(gram_NN))
+    scale = gram_NN.diagonal().mean().clamp(min=1e-12)  # labels may be all alike
+    ridge_NN = _RIDGE * scale * torch.eye(len(gram_NN))
     map_NP = torch.linalg.solve(gram_NN + ridge_NN, around_MN.T @ values_MP / len(around_MN))
-    # principal components of what is fitted, whose covariance is map_NP.T @ gram_NN @ map_NP
-    root_NN = torch.linalg.cholesky(gram_NN + ridge_NN)
-    _, sizes, vectors = torch.linalg.svd(root_NN.T @ map_NP, full_matrices=False)
+    # principal components of what is fitted, whose covariance is map_NP.T @ gram_NN @ map_NP, by a
+    # root of the gram matrix, which is the smaller one for large patches
+    squares_N, turn_NN = torch.linalg.eigh(gram_NN)
+    root_NN = squares_N.clamp(min=0).sqrt()[:, None] * turn_NN.T
+    _, sizes, vectors = torch.linalg.svd(root_NN @ map_NP, full_matrices=False)
     rank = min(*map_NP.shape, config.dim * 3 // 4)
     best_PR = vectors[:rank].T
 

@@ -313,3 +313,24 @@ def test_components_of_wide_patches_keep_what_exact_ones_would():
     kept = (patches @ found.T).square().sum() / 600
     assert kept > 0.99 * exact.sum()
     torch.testing.assert_close(variances, exact, rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("reach", [0, 1])
+def test_labels_that_are_all_alike_come_back_as_they_were(reach, tmp_path):
+    label = np.full((64, 64), 3, np.uint8)
+    config = VQTrainConfig(steps=3, reach=reach)
+    train_tokenizer(
+        modality("semseg_coarse"), 64, 16, CODES, config, [label] * 4, [(64, 64)] * 4,
+        list("abcd"), tmp_path / "classes",
+    )  # fmt: skip
+    tokenizer = registry.load(tmp_path / "classes")
+    tokens = tokenizer.tokenize([label], [np.array([[0, 0, 64, 64, 0]])], [(64, 64)], ["a"])
+    assert np.array_equal(tokenizer.detokenize(tokens[:, 0])[0], label)
+    black = np.zeros((64, 64, 3), np.uint8)
+    train_tokenizer(
+        modality("rgb"), 64, 16, CODES, config, [black] * 4, [(64, 64)] * 4, list("abcd"),
+        tmp_path / "rgb",
+    )  # fmt: skip
+    tokenizer = registry.load(tmp_path / "rgb")
+    tokens = tokenizer.tokenize([black], [np.array([[0, 0, 64, 64, 0]])], [(64, 64)], ["a"])
+    assert tokenizer.detokenize(tokens[:, 0])[0].max() < 9
