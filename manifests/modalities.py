@@ -313,8 +313,9 @@ _BUILT_IN = (
     token_modality("clip", 448, 16, 8_192, of="CLIP-B16"),
 )
 
-PARTS = frozenset({"body_pose", "sam_mask"})
-"""Modalities whose tokens 4M sees in the words of another one alone."""
+PARTS: Mapping[str, str] = {"body_pose": "human_poses", "sam_mask": "sam_instance"}
+"""Modalities whose tokens 4M sees in the words of another one alone, and that one, whose labels
+hold several of them."""
 
 FOURM_7 = (
     "rgb@224", "caption", "det", "tok_rgb@224", "tok_depth@224", "tok_normal@224",

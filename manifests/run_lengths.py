@@ -75,6 +75,11 @@ class RunLengths:
         lengths = np.diff(self._ends, prepend=0).tolist()
         return {"size": list(self.size), "counts": _write_counts(lengths)}
 
+    @property
+    def area(self) -> int:
+        """Pixels inside."""
+        return int(np.diff(self._ends, prepend=0)[1::2].sum())
+
     def holds(
         self, rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]
     ) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from fourmill.manifests.modalities import Kind, Modality
 from fourmill.tokenize.base import CropSettings, Tokenizer, TokenizerSpec
 from fourmill.tokenize.baselines import PatchCodes, nearest_parts, patch_mean
 from fourmill.tokenize.crops import crop_dense
+from fourmill.tokenize.masks import MaskTokenizer
 from fourmill.tokenize.metrics import (
     aligned_depth,
     better_than,
@@ -104,7 +105,7 @@ class Comparison:
 
 
 def evaluate(
-    tokenizer: GridTokenizer | VectorTokenizer,
+    tokenizer: GridTokenizer | VectorTokenizer | MaskTokenizer,
     labels: Sequence[Label],
     crops: Sequence[CropSettings],
     image_sizes: Sequence[tuple[int, int]],
@@ -112,8 +113,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Reconstruction metrics by the kind of modality (`metrics.measure`), and use of the code book.
 
-    Depth also has `delta1` and `abs_rel`, a plane `abs_error` in its unit. A tokenizer without a
-    decoder has `codes_used` and `perplexity` alone.
+    Depth also has `delta1` and `abs_rel`, a plane `abs_error` in its unit. Masks of instances have
+    `iou`, the mean over them in the tokenizer's size. A tokenizer without a decoder has
+    `codes_used` and `perplexity` alone.
 
     Args:
         keys: of the samples, as `Tokenizer.tokenize` takes them.
@@ -121,6 +123,8 @@ def evaluate(
     Raises:
         SampleError: a label of wrong shape, range or type.
     """
+    if isinstance(tokenizer, MaskTokenizer):
+        return _measure_masks(tokenizer, labels)
     found = compare(tokenizer, Samples(labels, crops, image_sizes, keys))
     return {each.metric: each.tokenizer for each in found.metrics}
 
@@ -236,6 +240,15 @@ def _compare_vectors(
         name: measure(Kind.VECTOR, each, inputs) for name, each in reconstructions.items()
     }  # fmt: skip
     return _table(use, found, inputs, reconstructions)
+
+
+def _measure_masks(tokenizer: MaskTokenizer, labels: Sequence[Label]) -> dict[str, float]:
+    masks = tokenizer.prepare(labels)
+    ids = tokenizer.encode(masks)
+    found = tokenizer.decode(ids) > 0.5
+    shared, either = (masks & found).sum((1, 2)), (masks | found).sum((1, 2))
+    iou = float(np.mean(shared / np.maximum(either, 1)))
+    return {"iou": iou} | code_use(torch.from_numpy(ids), tokenizer.spec.vocab_size)
 
 
 def _vectors(definition: Modality, samples: Samples) -> Tensor:

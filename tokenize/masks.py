@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -73,12 +73,17 @@ class MaskTokenizer(NetworkTokenizer):
         keys: Sequence[str],
     ) -> NDArray[np.integer[Any]]:
         """`[B, tokens]`; see `Tokenizer`."""
-        masks = []
+        return self.encode(self.prepare(labels)).astype(token_dtype(self.spec.vocab_size))
+
+    def prepare(self, labels: Sequence[Label]) -> Bool[np.ndarray, "B S S"]:
+        """Masks as the network sees them.
+
+        Raises:
+            SampleError: a label of wrong shape, range or type.
+        """
         for label in labels:
             check_label(self.definition, label)
-            inside = np.asarray(label) >= 128
-            masks.append(cut_mask(inside, (0, 0, inside.shape[1], inside.shape[0]), self.side))
-        return self.encode(np.stack(masks)).astype(token_dtype(self.spec.vocab_size))
+        return np.stack([fit_mask(np.asarray(label), self.side) for label in labels])
 
     def detokenize(self, tokens: NDArray[np.integer[Any]]) -> list[Label]:
         """Masks, 0 to 255 by how likely a pixel is inside.
@@ -117,6 +122,11 @@ def box_of(mask: Bool[np.ndarray, "H W"]) -> Box:
     """The smallest box around a mask that is not empty."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def fit_mask(mask: UInt8[np.ndarray, "H W"], side: int) -> Bool[np.ndarray, "side side"]:
+    """A mask of 0 and 255, stretched to a square."""
+    return cut_mask(mask >= 128, (0, 0, mask.shape[1], mask.shape[0]), side)
 
 
 def cut_mask(mask: Bool[np.ndarray, "H W"], box: Box, side: int) -> Bool[np.ndarray, "side side"]:

@@ -222,7 +222,7 @@ class PosesTokenizer(CodedTokenizer):
         return [*self.word(_HUMAN), *corners, *(id for group in ordered for id in group)]
 
     def _people(self, label: Any) -> list[Person]:
-        people = _read_people(label)
+        people = read_people(label)
         for each in people:
             if each.codes is None and each.body is not None and self.codec is None:
                 raise SampleError(
@@ -313,7 +313,12 @@ def _read_person(items: Sequence[Item]) -> Person | None:
     return Person(tuple(each / _LAST for each in corners), groups, codes, None)
 
 
-def _read_people(label: Any) -> list[Person]:
+def read_people(label: Any) -> list[Person]:
+    """The people of a label of `human_poses`.
+
+    Raises:
+        SampleError: anything else.
+    """
     if not label:
         return []
     if not isinstance(label, dict):

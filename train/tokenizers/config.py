@@ -64,7 +64,9 @@ class VectorNetwork(_Section):
     decoder_depth: int = Field(default=4, ge=0, description="blocks of the decoder")
     expansion: Count = Field(default=4, description="width inside of a block, in widths")
     latent: Count = Field(default=128, description="width of what is coded; a multiple of books")
-    books: Count = Field(default=16, description="code books, and tokens; a square number")
+    books: Count = Field(
+        default=16, description="code books, and tokens; a square number, or the 8 of poses"
+    )
     codes: Count = Field(default=1024, description="codes of each book, the vocabulary")
     temperature: tuple[float, float] = Field(
         default=(1.0, 0.3), description="of the draws of codes, at the first and the last step"

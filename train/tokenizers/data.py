@@ -2,7 +2,8 @@
 
 Sample number n of the whole training, counted from 0, is the same label and the same crop whatever
 the batch size, the processes and the restarts: so runs resume exactly, at another number of
-processes too.
+processes too. Of a label that holds several parts (`PARTS`) some are drawn, one after another, for
+it takes long to read.
 """
 
 import logging
@@ -20,10 +21,12 @@ from torch import Tensor
 from fourmill.manifests.dataset import Dataset
 from fourmill.manifests.errors import ConfigError, SampleError, TrainingError
 from fourmill.manifests.labels import Label, check_label, image_size
-from fourmill.manifests.modalities import Kind, Modality
+from fourmill.manifests.modalities import PARTS, Kind, Modality, modality
 from fourmill.manifests.shards import Shard
 from fourmill.manifests.snapshots import Snapshot
 from fourmill.tokenize.crops import crop_dense, crop_settings
+from fourmill.tokenize.masks import fit_mask
+from fourmill.tokenize.parts import Part, parts_of
 from fourmill.tokenize.values import cut, to_tensor
 
 _log = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ _AHEAD = 3  # batches that are made while one is used
 _REPLACEMENTS = 100  # samples in a row that may be unreadable
 _VALID = 127  # of a mask: above it labels count
 _OPEN_SHARDS = 64
+_DRAWN = 8  # parts of a label in an epoch
+_READ = 256  # labels whose parts are kept
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,15 @@ class Batch:
         return Batch(self.inputs.to(device, non_blocking=True), valid)
 
 
+class _Nothing(SampleError):
+    """A label without a single part, which is nothing to complain of."""
+
+
 class LabelLoader:
     """The valid labels of one modality, shuffled.
 
     Args:
+        definition: of the modality; one of `PARTS` is taken out of what the dataset stores.
         side: of what the network sees, in pixels or feature cells.
         mask: modality that says where labels are valid.
         share: (rank, number) of this process; each gets its part of every batch.
@@ -85,6 +95,10 @@ class LabelLoader:
             )
         self._dataset, self._snapshot = dataset, snapshot
         self._definition, self._side, self._mask = definition, side, mask
+        self._stored = PARTS.get(definition.name, definition.name)
+        self._is_part = definition.name in PARTS
+        self._turns = _DRAWN if self._is_part else 1  # samples of each label in an epoch
+        self._parts = lru_cache(maxsize=_READ if self._is_part else 0)(self._read_parts)
         self._batch_size, self._seed, self._min_scale = batch_size, seed, min_scale
         part = batch_size // processes
         self._slots = range(rank * part, (rank + 1) * part)
@@ -95,12 +109,12 @@ class LabelLoader:
         self._places = self._valid_places(split)
         if not len(self._places):
             raise ConfigError(
-                f"{dataset.url}: split {split or 'all'} has no valid label of {definition.name}; "
+                f"{dataset.url}: split {split or 'all'} has no valid label of {self._stored}; "
                 f"`fourmill status` says what there is"
             )
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places) * self._turns
 
     def batches(self, first: int, stop: int) -> Iterator[Batch]:
         """The batches of some steps, made ahead by threads."""
@@ -127,20 +141,22 @@ class LabelLoader:
     def labels(
         self, count: int
     ) -> tuple[list[Label], list[NDArray[np.int64]], list[tuple[int, int]], list[str]]:
-        """Labels in the dataset's order with their centre crops, image sizes and keys."""
-        labels, crops, sizes, keys = [], [], [], []
+        """Labels in the dataset's order, or all parts of them, with their centre crops, image sizes
+        and keys."""
+        labels: list[Label] = []
+        crops, sizes, keys = [], [], []
         for shard, row in self._places.tolist():
             try:
-                label = self._label(shard, row)
-                check_label(self._definition, label)
+                found = [each(False) for each in self._parts(shard, row)]
             except SampleError as error:
                 self._refuse(shard, row, error)
                 continue
             key, size = self._facts(shard, row)
-            labels.append(label)
-            crops.append(crop_settings(key, *size, 1))
-            sizes.append(size)
-            keys.append(key)
+            for label in found[: count - len(labels)]:
+                labels.append(label)
+                crops.append(crop_settings(key, *size, 1))
+                sizes.append(size)
+                keys.append(key)
             if len(labels) == count:
                 break
         return labels, crops, sizes, keys
@@ -154,38 +170,81 @@ class LabelLoader:
         values = np.concatenate([each for each, _ in made])
         if self._definition.kind is Kind.VECTOR:
             return Batch(torch.from_numpy(values), None)
+        if self._is_part:
+            return Batch(torch.from_numpy(values).float()[:, None], None)
         masks = [mask for _, mask in made if mask is not None]
         valid = torch.from_numpy(np.concatenate(masks)) if masks else None
         return Batch(to_tensor(self._definition, values), valid)
 
     def _sample(self, number: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """One crop of a sample; of the next one where it cannot be read."""
-        epoch, position = divmod(number, len(self._places))
-        for step in range(_REPLACEMENTS):
+        count, turn = divmod(number, self._turns)
+        epoch, position = divmod(count, len(self._places))
+        unusable = 0
+        for step in range(len(self._places)):
             at = int(self._order(epoch)[(position + step) % len(self._places)])
             shard, row = (int(each) for each in self._places[at])
             if at in self._refused:
                 continue
             try:
-                return self._crop(shard, row, epoch)
+                return self._crop(shard, row, epoch, turn)
+            except _Nothing:
+                self._refused.add(at)
             except SampleError as error:
                 self._refused.add(at)
                 self._refuse(shard, row, error)
+                unusable += 1
+                if unusable == _REPLACEMENTS:
+                    break
+        if unusable < _REPLACEMENTS:
+            raise TrainingError(
+                f"{self._stored}: no label of the split can be used, or all are without a "
+                f"{self._definition.name}; `fourmill verify` looks at all"
+            )
         raise TrainingError(
             f"{self._definition.name}: {_REPLACEMENTS} labels in a row cannot be used; the log "
             f"says why, `fourmill verify` looks at all"
         )
 
-    def _crop(self, shard: int, row: int, epoch: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _crop(
+        self, shard: int, row: int, epoch: int, turn: int
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        if self._is_part or self._definition.kind is Kind.VECTOR:
+            return self._part(shard, row, epoch, turn), None
         label = self._label(shard, row)
-        if self._definition.kind is Kind.VECTOR:
-            check_label(self._definition, label)
-            return np.asarray(label, np.float32)[None], None
         key, size = self._facts(shard, row)
         seed = self._seed + epoch  # the first row is always the centre, so the second is taken
         crops = crop_settings(key, *size, 2, seed, self._min_scale)[1:]
         values = cut(self._definition, label, crops, size, self._side)
         return values, self._valid(shard, row, crops, size)
+
+    def _part(self, shard: int, row: int, epoch: int, turn: int) -> NDArray[Any]:
+        """A whole label, or one of its parts, as the network sees it: `[1, …]`."""
+        parts = self._parts(shard, row)
+        if not parts:
+            raise _Nothing(self._stored, f"no {self._definition.name} in it")
+        which, is_mirrored = 0, False
+        if self._is_part:
+            draws = np.random.default_rng([self._seed, epoch, shard, row])
+            which = int(draws.permutation(len(parts))[turn % len(parts)])
+            is_mirrored = bool(draws.integers(2, size=_DRAWN)[turn])
+        values = np.asarray(parts[which](is_mirrored))
+        if self._definition.kind is Kind.VECTOR:
+            return values.astype(np.float32)[None]
+        return fit_mask(values, self._side)[None]
+
+    def _read_parts(self, shard: int, row: int) -> list[Part]:
+        """The label itself, or what it holds several of.
+
+        Raises:
+            SampleError: a label of wrong shape, range or type.
+        """
+        label = self._label(shard, row)
+        if self._is_part:
+            check_label(modality(self._stored), label)
+            return parts_of(self._definition.name, label)
+        check_label(self._definition, label)
+        return [lambda is_mirrored: label]
 
     def _valid(
         self, shard: int, row: int, crops: NDArray[np.int64], size: tuple[int, int]
@@ -199,7 +258,7 @@ class LabelLoader:
         return cropped > _VALID
 
     def _label(self, shard: int, row: int) -> Label:
-        label = self._shard(self._definition.name, shard).label(row)
+        label = self._shard(self._stored, shard).label(row)
         assert label is not None, "places are valid ones"
         return label
 
@@ -208,7 +267,7 @@ class LabelLoader:
         return pictures.keys[row], image_size(pictures.payload(row))
 
     def _refuse(self, shard: int, row: int, error: SampleError) -> None:
-        url = self._shard(self._definition.name, shard).url
+        url = self._shard(self._stored, shard).url
         key = self._shard("rgb", shard).keys[row]
         _log.warning("%s: sample %s is left out: %s", url, key, error)
 
@@ -222,6 +281,6 @@ class LabelLoader:
         """(shard, row) of every valid label."""
         places = []
         for shard in self._dataset.shard_indices(split):
-            rows = np.flatnonzero(self._shard(self._definition.name, shard).record.valid)
+            rows = np.flatnonzero(self._shard(self._stored, shard).record.valid)
             places.append(np.stack([np.full_like(rows, shard), rows], axis=1))
         return np.concatenate(places) if places else np.zeros((0, 2), np.int64)

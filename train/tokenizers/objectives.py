@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fourmill.manifests.errors import ConfigError
-from fourmill.manifests.modalities import Kind, Modality
+from fourmill.manifests.modalities import PARTS, Kind, Modality
 from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
 from fourmill.tokenize.base import Tokenizer
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
 from fourmill.tokenize.initialise import initialise
 from fourmill.tokenize.losses import reconstruction_loss, targets_of
+from fourmill.tokenize.masks import MaskTokenizer
 from fourmill.tokenize.quantize import CosineQuantizer, ScalarQuantizer
 from fourmill.tokenize.values import network_inputs
 from fourmill.tokenize.vectors import VectorTokenizer
@@ -32,6 +33,7 @@ from fourmill.train.tokenizers.config import (
 from fourmill.train.tokenizers.perceptual import Perceptual
 
 _CLASS_WIDTH = 32  # of the embedding of a class
+_SURE = 4.0  # the logit of a pixel that is inside of a mask
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,7 @@ class VQObjective(Objective):
         shape = self.config.network
         assert isinstance(shape, VQNetwork)
         if shape.start == "data" and not shape.levels:
-            targets = targets_of(self.definition, inputs, self.network.config)
-            initialise(self.network, inputs, targets, self.config.seed)
+            initialise(self.network, inputs, self._targets(inputs), self.config.seed)
 
     def forward(self, inputs: Tensor, valid: Tensor | None, seed: int, progress: float) -> Outcome:
         network = self.network
@@ -139,9 +140,7 @@ class VQObjective(Objective):
             codes = unit + (found - unit).detach()  # straight through
         decoded = network.decode(codes).float()
         parts = {
-            "reconstruction": reconstruction_loss(
-                self.definition, decoded, inputs, _weights(self.config), valid
-            ),
+            "reconstruction": self._reconstruction(decoded, inputs, valid),
             "commitment": commitment,
         }
         loss = parts["reconstruction"] + self.config.commitment * commitment
@@ -155,6 +154,32 @@ class VQObjective(Objective):
         assert isinstance(network, VQAutoencoder)
         config = self.config
         return VQTokenizer(self.definition, config.size, config.patch, network, config.name)
+
+    def _targets(self, inputs: Tensor) -> Tensor:
+        """What a linear decoder should give back."""
+        return targets_of(self.definition, inputs, self.network.config)
+
+    def _reconstruction(self, decoded: Tensor, inputs: Tensor, valid: Tensor | None) -> Tensor:
+        return reconstruction_loss(self.definition, decoded, inputs, _weights(self.config), valid)
+
+
+class MaskObjective(VQObjective):
+    """Masks of instances, 0 to 1, through a code book to logits."""
+
+    def __init__(self, definition: Modality, config: TokenizerTrainConfig) -> None:
+        super().__init__(definition, config)
+        if config.losses:
+            raise ConfigError(f"{definition.name}: masks have no other loss than their own")
+
+    def tokenizer(self, network: nn.Module) -> Tokenizer:
+        assert isinstance(network, VQAutoencoder)
+        return MaskTokenizer(self.definition, network)
+
+    def _targets(self, inputs: Tensor) -> Tensor:
+        return _SURE * (2 * inputs - 1)
+
+    def _reconstruction(self, decoded: Tensor, inputs: Tensor, valid: Tensor | None) -> Tensor:
+        return F.binary_cross_entropy_with_logits(decoded, inputs)
 
 
 class VectorObjective(Objective):
@@ -202,6 +227,10 @@ def make_objective(definition: Modality, config: TokenizerTrainConfig) -> Object
             f"{definition.name}: found network.kind {kind} for {definition.kind.value}; "
             f"expected {'vectors' if is_vector else 'vq, diffusion or controlled'}"
         )
+    if definition.name in PARTS and kind not in ("vectors", "vq"):
+        raise ConfigError(
+            f"{definition.name}: found network.kind {kind} for masks; expected network.kind vq"
+        )
     if kind == "controlled" and definition.kind is not Kind.IMAGE:
         raise ConfigError(
             f"{definition.name}: a diffusion model of pictures draws no {definition.kind.value}; "
@@ -223,7 +252,9 @@ def make_objective(definition: Modality, config: TokenizerTrainConfig) -> Object
                 from fourmill.train.tokenizers.controlling import ControlledObjective
 
                 return ControlledObjective(definition, config)
-            chosen = VectorObjective if kind == "vectors" else VQObjective
+            if kind == "vectors":
+                return VectorObjective(definition, config)
+            chosen = MaskObjective if definition.name in PARTS else VQObjective
             return chosen(definition, config)
         except ConfigError:
             raise

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fourmill.manifests.dataset import Dataset
-from fourmill.manifests.errors import UnknownNameError
-from fourmill.manifests.modalities import Kind, Modality, modality
+from fourmill.manifests.errors import ConfigError, UnknownNameError
+from fourmill.manifests.modalities import PARTS, Kind, Modality, modality
 from fourmill.manifests.snapshots import Snapshot
 from fourmill.train.records import Record, snapshot_of_run
 from fourmill.train.tokenizers.config import TokenizerTrainConfig
@@ -42,8 +42,8 @@ class Run:
         """The folder of the tokenizer, which is there when the training is complete."""
         config = self.config
         name = config.name or config.modality
-        is_vector = self.definition.kind is Kind.VECTOR
-        return config.out / (f"tok_{name}" if is_vector else f"tok_{name}@{config.size}")
+        has_size = self.definition.kind is not Kind.VECTOR and config.modality not in PARTS
+        return config.out / (f"tok_{name}@{config.size}" if has_size else f"tok_{name}")
 
 
 def plan_run(config: TokenizerTrainConfig) -> Run:
@@ -51,8 +51,13 @@ def plan_run(config: TokenizerTrainConfig) -> Run:
 
     Raises:
         DatasetError: there is no dataset.
-        ConfigError: the dataset lacks a modality, or `out` holds another run.
+        ConfigError: the dataset lacks a modality, `out` holds another run, or what is a part of
+            labels is to be masked or named.
     """
+    if config.modality in PARTS and (config.mask or config.name):
+        raise ConfigError(
+            f"{config.modality}: parts of {PARTS[config.modality]} have neither mask nor name"
+        )
     head = Dataset.open(config.root).head
     wanted = Run(config, modality(config.modality), head.id, _contents(config, head))
     snapshot = snapshot_of_run(wanted.record, "the training of a tokenizer")
@@ -60,7 +65,8 @@ def plan_run(config: TokenizerTrainConfig) -> Run:
 
 
 def _contents(config: TokenizerTrainConfig, snapshot: Snapshot) -> dict[str, str]:
-    wanted = [config.modality, *([config.mask] if config.mask else [])]
+    stored = PARTS.get(config.modality, config.modality)
+    wanted = [stored, *([config.mask] if config.mask else [])]
     for name in wanted:
         if name not in snapshot.modalities:
             raise UnknownNameError("modality of the dataset", name, snapshot.modalities)
