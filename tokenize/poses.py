@@ -314,11 +314,7 @@ def _read_person(items: Sequence[Item]) -> Person | None:
 
 
 def read_people(label: Any) -> list[Person]:
-    """The people of a label of `human_poses`.
-
-    Raises:
-        SampleError: anything else.
-    """
+    """The people of a label of `human_poses`, which is a `SampleError` if it is anything else."""
     if not label:
         return []
     if not isinstance(label, dict):
