@@ -72,13 +72,12 @@ class RunLengths:
 
     def record(self) -> dict[str, Any]:
         """What `read` reads."""
-        lengths = np.diff(self._ends, prepend=0).tolist()
-        return {"size": list(self.size), "counts": _write_counts(lengths)}
+        return {"size": list(self.size), "counts": _write_counts(self._lengths.tolist())}
 
     @property
     def area(self) -> int:
         """Pixels inside."""
-        return int(np.diff(self._ends, prepend=0)[1::2].sum())
+        return int(self._lengths[1::2].sum())
 
     def holds(
         self, rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]
@@ -90,9 +89,13 @@ class RunLengths:
 
     def mask(self) -> Bool[np.ndarray, "H W"]:
         """The mask, painted."""
-        lengths = np.diff(self._ends, prepend=0)
-        values = np.arange(len(lengths)) % 2 == 1
-        return np.repeat(values, lengths).reshape(self.size, order="F")
+        values = np.arange(len(self._ends)) % 2 == 1
+        return np.repeat(values, self._lengths).reshape(self.size, order="F")
+
+    @property
+    def _lengths(self) -> Int64[np.ndarray, " runs"]:
+        lengths: NDArray[np.int64] = np.diff(self._ends, prepend=0)
+        return lengths
 
 
 def masks_label(masks: Sequence[Bool[np.ndarray, "H W"]]) -> dict[str, Any]:

@@ -123,14 +123,12 @@ def evaluate(
     Raises:
         SampleError: a label of wrong shape, range or type.
     """
-    if isinstance(tokenizer, MaskTokenizer):
-        return _measure_masks(tokenizer, labels)
     found = compare(tokenizer, Samples(labels, crops, image_sizes, keys))
     return {each.metric: each.tokenizer for each in found.metrics}
 
 
 def compare(
-    tokenizer: GridTokenizer | VectorTokenizer,
+    tokenizer: GridTokenizer | VectorTokenizer | MaskTokenizer,
     samples: Samples,
     training: Samples | None = None,
     perception: Perception | None = None,
@@ -138,7 +136,8 @@ def compare(
     """Measure a tokenizer on samples, and what it has to beat on the same.
 
     Args:
-        training: what k-means gets its codes from; without it there are no baselines.
+        training: what k-means gets its codes from; without it, and of masks of instances, there
+            are no baselines.
         perception: for pictures, a network whose view of the differences is measured too.
 
     Raises:
@@ -149,6 +148,8 @@ def compare(
         raise ConfigError(f"{tokenizer.spec.modality}: no {tokenizer.spec.reads} to judge it on")
     if isinstance(tokenizer, VectorTokenizer):
         return _compare_vectors(tokenizer, samples, training)
+    if isinstance(tokenizer, MaskTokenizer):
+        return _compare_masks(tokenizer, samples)
     inputs = _prepared(tokenizer, samples)
     tokens = torch.cat([tokenizer.encode(each) for each in torch.split(inputs, _BATCH)])
     use = code_use(tokens, tokenizer.spec.vocab_size)
@@ -242,13 +243,15 @@ def _compare_vectors(
     return _table(use, found, inputs, reconstructions)
 
 
-def _measure_masks(tokenizer: MaskTokenizer, labels: Sequence[Label]) -> dict[str, float]:
-    masks = tokenizer.prepare(labels)
+def _compare_masks(tokenizer: MaskTokenizer, samples: Samples) -> Comparison:
+    masks = tokenizer.prepare(samples.labels)
     ids = tokenizer.encode(masks)
     found = tokenizer.decode(ids) > 0.5
     shared, either = (masks & found).sum((1, 2)), (masks | found).sum((1, 2))
     iou = float(np.mean(shared / np.maximum(either, 1)))
-    return {"iou": iou} | code_use(torch.from_numpy(ids), tokenizer.spec.vocab_size)
+    use = code_use(torch.from_numpy(ids), tokenizer.spec.vocab_size)
+    inputs, reconstructions = torch.from_numpy(masks), {TOKENS: torch.from_numpy(found)}
+    return _table(use, {TOKENS: {"iou": iou}}, inputs, reconstructions)
 
 
 def _vectors(definition: Modality, samples: Samples) -> Tensor:

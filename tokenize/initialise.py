@@ -18,7 +18,7 @@ _NUM_PATCHES = 80_000
 _NUM_SEED_PATCHES = 8_000  # for k-means++, whose cost is their number times the codes
 _LLOYD_STEPS = 15
 _RADIUS = 4.0  # of the constant direction, in standard deviations of a patch
-_LOGIT = 4.0  # of a class that a linear decoder is sure of, and minus that of the others
+_LOGIT = 4.0  # of what a linear decoder is sure of, and minus that of all else
 _RIDGE = 1e-4
 _EXACT_WIDTH = 2048  # of patches whose components are exact; of wider ones that takes minutes
 _POWERS = 4  # iterations that make approximate components near to exact ones
@@ -41,7 +41,7 @@ def initialise(model: VQAutoencoder, inputs: Tensor, targets: Tensor, seed: int)
     if config.labels:
         nn.init.orthogonal_(model.cls_emb.weight, generator=generator)
         values = model.cls_emb(inputs).permute(0, 3, 1, 2)
-        targets = _LOGIT * (2 * targets - 1)
+        targets = sure_logits(targets)
     patches_MP = _patches(values, config.patch)
     patches_MP = patches_MP[_choose(len(patches_MP), _NUM_PATCHES, generator)]
     latents_ML = _start_encoder(model, patches_MP, generator)
@@ -53,6 +53,11 @@ def initialise(model: VQAutoencoder, inputs: Tensor, targets: Tensor, seed: int)
     codebook.cluster_size.copy_(counts_K)
     tokens = torch.cat([model.tokenize(each) for each in torch.split(inputs, 32)])
     _start_decoder(model, model.quantize.lookup(tokens), targets, generator)
+
+
+def sure_logits(shares: Tensor) -> Tensor:
+    """What a linear decoder should give back of ones and zeros that it decodes to logits."""
+    return _LOGIT * (2 * shares - 1)
 
 
 def cluster(units_ML: Tensor, num_codes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -98,12 +98,13 @@ class LabelLoader:
         self._stored = PARTS.get(definition.name, definition.name)
         self._is_part = definition.name in PARTS
         self._turns = _DRAWN if self._is_part else 1  # samples of each label in an epoch
-        self._parts = lru_cache(maxsize=_READ if self._is_part else 0)(self._read_parts)
+        self._parts = lru_cache(maxsize=_READ)(self._read_parts)
         self._batch_size, self._seed, self._min_scale = batch_size, seed, min_scale
         part = batch_size // processes
         self._slots = range(rank * part, (rank + 1) * part)
         self._readers = readers
         self._refused: set[int] = set()
+        self._empty: set[int] = set()
         self._shard = lru_cache(maxsize=_OPEN_SHARDS)(self._open)
         self._order = lru_cache(maxsize=2)(self._permutation)
         self._places = self._valid_places(split)
@@ -144,19 +145,20 @@ class LabelLoader:
         """Labels in the dataset's order, or all parts of them, with their centre crops, image sizes
         and keys."""
         labels: list[Label] = []
-        crops, sizes, keys = [], [], []
+        crops: list[NDArray[np.int64]] = []
+        sizes: list[tuple[int, int]] = []
+        keys: list[str] = []
         for shard, row in self._places.tolist():
             try:
-                found = [each(False) for each in self._parts(shard, row)]
+                found = self._judged(shard, row, count - len(labels))
             except SampleError as error:
                 self._refuse(shard, row, error)
                 continue
             key, size = self._facts(shard, row)
-            for label in found[: count - len(labels)]:
-                labels.append(label)
-                crops.append(crop_settings(key, *size, 1))
-                sizes.append(size)
-                keys.append(key)
+            labels += found
+            crops += [crop_settings(key, *size, 1)] * len(found)
+            sizes += [size] * len(found)
+            keys += [key] * len(found)
             if len(labels) == count:
                 break
         return labels, crops, sizes, keys
@@ -184,34 +186,37 @@ class LabelLoader:
         for step in range(len(self._places)):
             at = int(self._order(epoch)[(position + step) % len(self._places)])
             shard, row = (int(each) for each in self._places[at])
-            if at in self._refused:
+            if at in self._empty:
                 continue
-            try:
-                return self._crop(shard, row, epoch, turn)
-            except _Nothing:
-                self._refused.add(at)
-            except SampleError as error:
-                self._refused.add(at)
-                self._refuse(shard, row, error)
-                unusable += 1
-                if unusable == _REPLACEMENTS:
-                    break
-        if unusable < _REPLACEMENTS:
-            raise TrainingError(
-                f"{self._stored}: no label of the split can be used, or all are without a "
-                f"{self._definition.name}; `fourmill verify` looks at all"
-            )
+            if at not in self._refused:
+                try:
+                    return self._crop(shard, row, epoch, turn)
+                except _Nothing:
+                    self._empty.add(at)
+                    continue
+                except SampleError as error:
+                    self._refused.add(at)
+                    self._refuse(shard, row, error)
+            unusable += 1
+            if unusable == _REPLACEMENTS:
+                raise TrainingError(
+                    f"{self._definition.name}: {_REPLACEMENTS} labels in a row cannot be used; the "
+                    f"log says why, `fourmill verify` looks at all"
+                )
         raise TrainingError(
-            f"{self._definition.name}: {_REPLACEMENTS} labels in a row cannot be used; the log "
-            f"says why, `fourmill verify` looks at all"
+            f"{self._stored}: no label of the split can be used, or all are without a "
+            f"{self._definition.name}; `fourmill verify` looks at all"
         )
 
     def _crop(
         self, shard: int, row: int, epoch: int, turn: int
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        if self._is_part or self._definition.kind is Kind.VECTOR:
+        if self._is_part:
             return self._part(shard, row, epoch, turn), None
         label = self._label(shard, row)
+        if self._definition.kind is Kind.VECTOR:
+            check_label(self._definition, label)
+            return np.asarray(label, np.float32)[None], None
         key, size = self._facts(shard, row)
         seed = self._seed + epoch  # the first row is always the centre, so the second is taken
         crops = crop_settings(key, *size, 2, seed, self._min_scale)[1:]
@@ -219,32 +224,34 @@ class LabelLoader:
         return values, self._valid(shard, row, crops, size)
 
     def _part(self, shard: int, row: int, epoch: int, turn: int) -> NDArray[Any]:
-        """A whole label, or one of its parts, as the network sees it: `[1, …]`."""
+        """One of a label's parts as the network sees it: `[1, …]`."""
         parts = self._parts(shard, row)
         if not parts:
             raise _Nothing(self._stored, f"no {self._definition.name} in it")
-        which, is_mirrored = 0, False
-        if self._is_part:
-            draws = np.random.default_rng([self._seed, epoch, shard, row])
-            which = int(draws.permutation(len(parts))[turn % len(parts)])
-            is_mirrored = bool(draws.integers(2, size=_DRAWN)[turn])
+        draws = np.random.default_rng([self._seed, epoch, shard, row])
+        which = draws.permutation(len(parts))[turn % len(parts)]
+        is_mirrored = bool(draws.integers(2, size=_DRAWN)[turn])
         values = np.asarray(parts[which](is_mirrored))
         if self._definition.kind is Kind.VECTOR:
-            return values.astype(np.float32)[None]
+            return values[None]
         return fit_mask(values, self._side)[None]
 
-    def _read_parts(self, shard: int, row: int) -> list[Part]:
-        """The label itself, or what it holds several of.
+    def _judged(self, shard: int, row: int, count: int) -> list[Label]:
+        """The label, or its first parts, as many as asked for at most.
 
         Raises:
             SampleError: a label of wrong shape, range or type.
         """
-        label = self._label(shard, row)
         if self._is_part:
-            check_label(modality(self._stored), label)
-            return parts_of(self._definition.name, label)
+            return [each(False) for each in self._parts(shard, row)[:count]]
+        label = self._label(shard, row)
         check_label(self._definition, label)
-        return [lambda is_mirrored: label]
+        return [label]
+
+    def _read_parts(self, shard: int, row: int) -> list[Part]:
+        label = self._label(shard, row)
+        check_label(modality(self._stored), label)
+        return parts_of(self._definition.name, label)
 
     def _valid(
         self, shard: int, row: int, crops: NDArray[np.int64], size: tuple[int, int]

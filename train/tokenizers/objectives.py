@@ -18,7 +18,7 @@ from fourmill.manifests.modalities import PARTS, Kind, Modality
 from fourmill.tokenize.autoencoder import AutoencoderConfig, VQAutoencoder
 from fourmill.tokenize.base import Tokenizer
 from fourmill.tokenize.bottleneck import BottleneckAutoencoder, BottleneckConfig
-from fourmill.tokenize.initialise import initialise
+from fourmill.tokenize.initialise import initialise, sure_logits
 from fourmill.tokenize.losses import reconstruction_loss, targets_of
 from fourmill.tokenize.masks import MaskTokenizer
 from fourmill.tokenize.quantize import CosineQuantizer, ScalarQuantizer
@@ -33,7 +33,6 @@ from fourmill.train.tokenizers.config import (
 from fourmill.train.tokenizers.perceptual import Perceptual
 
 _CLASS_WIDTH = 32  # of the embedding of a class
-_SURE = 4.0  # the logit of a pixel that is inside of a mask
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ class MaskObjective(VQObjective):
         return MaskTokenizer(self.definition, network)
 
     def _targets(self, inputs: Tensor) -> Tensor:
-        return _SURE * (2 * inputs - 1)
+        return sure_logits(inputs)
 
     def _reconstruction(self, decoded: Tensor, inputs: Tensor, valid: Tensor | None) -> Tensor:
         return F.binary_cross_entropy_with_logits(decoded, inputs)
